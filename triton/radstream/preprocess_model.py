@@ -1,0 +1,30 @@
+"""Preprocessing as a Triton model. Importable only in Triton's Python backend."""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from radstream.preprocessing import ModelInputs, preprocess
+from radstream.triton_requests import Outputs, respond, tensor
+
+
+class PreprocessModel:
+    """Serves `preprocess`; a bad image fails its own request only."""
+
+    def __init__(self) -> None:
+        """Find out the name of this pod, which every answer carries as `served_by`."""
+        name = os.environ.get("POD_NAME") or socket.gethostname()
+        self._served_by = np.array([name.encode()], dtype=np.object_)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Decode the images of each request."""
+        return [respond(lambda request=request: self._answer(request)) for request in requests]
+
+    def _answer(self, request: Any) -> list[Outputs]:
+        return [self._outputs(preprocess(data)) for data in tensor(request, "image").ravel()]
+
+    def _outputs(self, inputs: ModelInputs) -> Outputs:
+        return {"image_224": inputs.image_224, "image_512": inputs.image_512, "served_by": self._served_by}
