@@ -108,6 +108,7 @@ CLIENT_SAMPLE: Final = {
     "in_flight": "requests sent and not answered",
     "due": "requests due so far",
     "done": "outcomes known so far",
+    "failed": "of those, not ok",
 }
 EVENT: Final = {
     "at": "Unix seconds",

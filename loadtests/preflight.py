@@ -1,0 +1,214 @@
+"""Before the load: does the target answer as it must, what are its answers, what can it and its client do.
+
+Everything here runs in the process that leads the run, over the same transport as the load itself.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import gevent
+import gevent.pool
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from loadtests import messages
+from loadtests.infer import GrpcioTransport, Reply, Transport
+from scenarios.scenario import Kind, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_METADATA_METHOD: Final = "/inference.GRPCInferenceService/ModelMetadata"
+_ANSWER_WAIT_S: Final = 10.0
+_CAPACITY_S: Final = 8.0
+_CAPACITY_SETTLE_S: Final = 2.0
+# Enough to keep every batch of eight full on a few servers.
+_CAPACITY_IN_FLIGHT: Final = 48
+# Above this share of what it can send, a generator measures itself.
+SAFE_PEAK_RATIO: Final = 0.6
+_CALIBRATION_S: Final = 1.0
+_CALIBRATION_IN_FLIGHT: Final = 16
+
+Golden = dict[tuple[str, bool], dict[str, np.ndarray]]
+
+
+class PreflightError(Exception):
+    """The target cannot be load-tested. The message says what, where and what to do next."""
+
+
+def check_model(transport: Transport, address: str) -> None:
+    """Find out whether a server answers there and has the ensemble with the tensors that the users ask for.
+
+    Raises:
+        PreflightError: nobody answers, no such model, or a tensor is missing or of another type.
+    """
+    request = service_pb2.ModelMetadataRequest(name=messages.MODEL).SerializeToString()
+    reply = transport.call(_METADATA_METHOD, request, _ANSWER_WAIT_S)
+    if reply.body is None:
+        raise PreflightError(_why_no_metadata(reply, address))
+    metadata = service_pb2.ModelMetadataResponse.FromString(reply.body)
+    found = {tensor.name: tensor.datatype for tensor in (*metadata.inputs, *metadata.outputs)}
+    wanted = {"image": "BYTES", "text": "BYTES", messages.SERVED_BY: "BYTES", **messages.OUTPUT_TYPES}
+    wrong = [
+        f"{name} ({found.get(name, 'missing')}, expected {datatype})"
+        for name, datatype in wanted.items()
+        if found.get(name) != datatype
+    ]
+    if wrong:
+        msg = (
+            f"{messages.MODEL} at {address} has other tensors than RadStream's: {', '.join(wrong)}; "
+            "deploy the models of triton/ or correct its config.pbtxt"
+        )
+        raise PreflightError(msg)
+
+
+def _why_no_metadata(reply: Reply, address: str) -> str:
+    if reply.code == "NOT_FOUND":
+        return f"the server at {address} has no model {messages.MODEL}: {reply.text}; deploy the models of triton/"
+    if reply.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+        return (
+            f"no server answers at {address} ({reply.code}: {reply.text}); "
+            "check the address and port, or start a server here with 'radslo serve'"
+        )
+    return f"the server at {address} refuses to describe {messages.MODEL} ({reply.code}: {reply.text})"
+
+
+def known_answers(transport: Transport, scenario: Scenario, images: Mapping[str, bytes]) -> Golden:
+    """Ask for every image once, with and without text as the scenario has it, while nothing else runs.
+
+    The answers are what later ones are compared with: an answer that depends on its neighbours in a batch, or that
+    belongs to another image, shows.
+
+    Raises:
+        PreflightError: an image is refused or its answer is wrong already.
+    """
+    ratio = scenario.with_text_ratio
+    texts = [with_text for with_text in (False, True) if (ratio < 1, ratio > 0)[with_text]]
+    return {
+        (name, with_text): _known_answer(transport, scenario, name, image, with_text=with_text)
+        for name, image in images.items()
+        for with_text in texts or [False]
+    }
+
+
+def _known_answer(
+    transport: Transport, scenario: Scenario, name: str, image: bytes, *, with_text: bool
+) -> dict[str, np.ndarray]:
+    request = messages.request_bytes(Kind.ENSEMBLE, image, with_text=with_text)
+    reply = transport.infer(request, scenario.deadline_s)
+    if reply.body is None:
+        msg = f"the first request, with {name}, failed: {reply.code}: {reply.text}; look at the server's log"
+        raise PreflightError(msg)
+    try:
+        return messages.read_answer(Kind.ENSEMBLE, reply.body).tensors
+    except messages.WrongAnswerError as error:
+        msg = f"the first answer, to {name}, is wrong: {error}; the models deployed there are not RadStream's"
+        raise PreflightError(msg) from error
+
+
+def measure_capacity(transport: Transport, scenario: Scenario, images: Mapping[str, bytes]) -> float:
+    """What the target serves at most, in requests of the scenario's mix per second, found by keeping it saturated.
+
+    Raises:
+        PreflightError: not one request succeeded.
+    """
+    rng = np.random.default_rng(scenario.seed)
+    requests = _sample_requests(scenario, images, rng)
+    begin = time.monotonic()
+    succeeded = _saturate(
+        lambda n: transport.infer(requests[n % len(requests)], scenario.deadline_s).body is not None,
+        _CAPACITY_IN_FLIGHT,
+        begin + _CAPACITY_S,
+        counts_from=begin + _CAPACITY_SETTLE_S,
+    )
+    if not succeeded:
+        msg = "the target's capacity could not be measured: no request succeeded; give it with --capacity-per-s"
+        raise PreflightError(msg)
+    return succeeded / (_CAPACITY_S - _CAPACITY_SETTLE_S)
+
+
+def _sample_requests(scenario: Scenario, images: Mapping[str, bytes], rng: np.random.Generator) -> list[bytes]:
+    """64 requests in the proportions of the scenario."""
+    kinds = list(scenario.mix.shares)
+    weights = np.array([payload.share for payload in scenario.payloads])
+    chosen = zip(
+        rng.choice(len(kinds), 64, p=list(scenario.mix.shares.values())),
+        rng.choice(len(weights), 64, p=weights / weights.sum()),
+        rng.random(64) < scenario.with_text_ratio,
+        strict=True,
+    )
+    return [
+        messages.request_bytes(kinds[kind], images[scenario.payloads[payload].id], with_text=bool(with_text))
+        for kind, payload, with_text in chosen
+    ]
+
+
+def _saturate(ask: Callable[[int], bool], in_flight: int, until: float, *, counts_from: float) -> int:
+    """Keep ``in_flight`` calls going until then; how many succeeded between the two monotonic times."""
+    succeeded = 0
+
+    def one(first: int) -> None:
+        nonlocal succeeded
+        number = first
+        while time.monotonic() < until:
+            if ask(number) and counts_from <= time.monotonic() < until:
+                succeeded += 1
+            number += in_flight
+
+    group = gevent.pool.Group()
+    for first in range(in_flight):
+        group.spawn(one, first)
+    group.join()
+    return succeeded
+
+
+def calibrate_client(scenario: Scenario, images: Mapping[str, bytes], workers: int) -> dict[str, float]:
+    """What our own client costs here, against a server that answers at once: the ceiling of this generator.
+
+    ``ceiling_per_s`` is for all load processes together and assumes a core for each; ``peak_ratio`` is the scenario's
+    highest rate over it, above 0.6 of which the generator may measure itself.
+
+    Raises:
+        PreflightError: the null server did not start.
+    """
+    request = max(_sample_requests(scenario, images, np.random.default_rng(0)), key=len)
+    with subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "loadtests.null_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None  # noqa: S101 - asked for above
+        address = server.stdout.readline().strip()
+        if not address:
+            msg = "the null server for the client's calibration did not start; its message is above"
+            raise PreflightError(msg)
+        cost_s, requests_per_s = _client_cost(GrpcioTransport(address), request)
+    ceiling_per_s = workers / cost_s
+    calibration = {
+        "request_bytes": float(len(request)),
+        "cpu_us_per_request": cost_s * 1e6,
+        "requests_per_s": requests_per_s,
+        "ceiling_per_s": ceiling_per_s,
+    }
+    peak_per_s = scenario.peak_rate_per_s
+    return calibration if peak_per_s is None else calibration | {"peak_ratio": peak_per_s / ceiling_per_s}
+
+
+def _client_cost(transport: Transport, request: bytes) -> tuple[float, float]:
+    """CPU seconds per request and requests per second, one process, against the null server."""
+    transport.infer(request, _ANSWER_WAIT_S)
+    begin, begin_cpu_s = time.monotonic(), time.process_time()
+    done = _saturate(
+        lambda _: transport.infer(request, _ANSWER_WAIT_S).body is not None,
+        _CALIBRATION_IN_FLIGHT,
+        begin + _CALIBRATION_S,
+        counts_from=begin,
+    )
+    cpu_s, took_s = time.process_time() - begin_cpu_s, time.monotonic() - begin
+    transport.close()
+    if not done:
+        msg = "the client's calibration got no answer from its own null server; is the loopback interface up?"
+        raise PreflightError(msg)
+    return cpu_s / done, done / took_s

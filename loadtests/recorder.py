@@ -1,0 +1,132 @@
+"""Writes one run's directory: plan first, rows as they come, manifest last; owns the watcher."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from loadtests import recording
+from loadtests.recording import Manifest, Plan, RecordingError, WorkerRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from loadtests.target import Target
+
+_WATCHER_END_S: Final = 15.0
+
+
+class Recorder:
+    """One run's files; every method may raise RecordingError when they cannot be written (a full disk)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            msg = f"{directory} exists already: every run has a directory of its own; name another with --recording"
+            raise RecordingError(msg) from None
+        except OSError as error:
+            raise RecordingError(_cannot_write(directory, error)) from error
+        self._shards: dict[int, recording.ShardWriter] = {}
+        self._client = recording.JsonLines(directory / "client.jsonl")
+        self._events = recording.JsonLines(directory / "events.jsonl")
+        self._watcher: subprocess.Popen[str] | None = None
+
+    def write_plan(self, plan: Plan) -> None:
+        try:
+            recording.write_document(self.directory / "plan.json", plan)
+        except OSError as error:
+            raise RecordingError(_cannot_write(self.directory, error)) from error
+
+    def start_watcher(self, target: Target) -> None:
+        """Start the watcher and wait until it has seen its first sample; without anything to watch there is none."""
+        if not (target.metrics_urls or target.gpu_metrics_urls or target.servers_file):
+            return
+        self._watcher = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "loadtests.watch", str(self.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the leader; the watcher ends with its stdin
+        )
+        assert self._watcher.stdin is not None  # noqa: S101 - asked for above
+        assert self._watcher.stdout is not None  # noqa: S101
+        self._watcher.stdin.write(target.model_dump_json() + "\n")
+        self._watcher.stdin.flush()
+        self._watcher.stdout.readline()
+
+    def rows(self, worker: int, packed: bytes) -> None:
+        try:
+            if worker not in self._shards:
+                self._shards[worker] = recording.ShardWriter(self.directory, worker)
+            self._shards[worker].append(recording.unpack_batch(packed))
+        except OSError as error:
+            raise RecordingError(_cannot_write(self.directory, error)) from error
+
+    def client_sample(self, sample: Mapping[str, Any]) -> None:
+        self._write(self._client, sample)
+
+    def event(self, event: str, detail: str) -> None:
+        """Something happened to the run itself; ``event`` is one of `loadtests.recording.EVENT`."""
+        self._write(self._events, {"at": time.time(), "event": event, "detail": detail})
+
+    def _write(self, lines: recording.JsonLines, row: Mapping[str, Any]) -> None:
+        try:
+            lines.write(row)
+        except OSError as error:
+            raise RecordingError(_cannot_write(self.directory, error)) from error
+
+    def row_count(self, worker: int) -> int:
+        return self._shards[worker].row_count if worker in self._shards else 0
+
+    def seal(self, *, ended: str, end_reason: str, ended_at: float, workers: tuple[WorkerRecord, ...]) -> Manifest:
+        """Close every file, turn the rows into Parquet and write the manifest."""
+        self.close()
+        try:
+            shards = tuple(recording.seal_shard(shard.path) for shard in self._shards.values())
+            manifest = Manifest.model_validate(
+                {
+                    "ended": ended,
+                    "end_reason": end_reason,
+                    "ended_at": ended_at,
+                    "due_count": _sum_or_none([worker.due for worker in workers]),
+                    "row_count": sum(shard.rows for shard in shards),
+                    "workers": workers,
+                    "shards": shards,
+                }
+            )
+            recording.write_document(self.directory / "manifest.json", manifest)
+        except OSError as error:
+            raise RecordingError(_cannot_write(self.directory, error)) from error
+        return manifest
+
+    def close(self) -> None:
+        """Stop the watcher and close every file, sealed or not; may be called again."""
+        if self._watcher is not None:
+            assert self._watcher.stdin is not None  # noqa: S101 - asked for when started
+            self._watcher.stdin.close()
+            try:
+                self._watcher.wait(_WATCHER_END_S)
+            except subprocess.TimeoutExpired:
+                self._watcher.kill()
+                self._watcher.wait()
+            self._watcher = None
+        for shard in self._shards.values():
+            shard.close()
+        self._client.close()
+        self._events.close()
+
+
+def _sum_or_none(values: list[int | None]) -> int | None:
+    return None if any(value is None for value in values) else sum(value for value in values if value is not None)
+
+
+def _cannot_write(directory: Path, error: OSError) -> str:
+    return (
+        f"cannot write to {directory}: {error.strerror}; free space or name another place with --runs-dir. "
+        "What was recorded before is kept there"
+    )

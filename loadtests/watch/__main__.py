@@ -1,0 +1,102 @@
+"""The watcher's loop: a round of samples each second, every failure a row, a heartbeat to show that it lived."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from loadtests.recording import JsonLines
+from loadtests.target import Target
+from loadtests.watch.endpoints import Endpoint, endpoints
+from loadtests.watch.metrics import gpu_rows, triton_row
+
+_ROUND_S: Final = 1.0
+# A server that is slower than this is sampled again once it has answered; the round goes on without it.
+_ROUND_WAIT_S: Final = 0.8
+_READ_TIMEOUT_S: Final = 5.0
+
+
+class Watcher:
+    """Samples endpoints and writes rows; one thread per endpoint asks, this one alone writes."""
+
+    def __init__(self, directory: Path, target: Target) -> None:
+        self._target = target
+        self._files = {name: JsonLines(directory / f"{name}.jsonl") for name in ("triton", "gpu", "watch")}
+        self._http = urllib3.PoolManager(num_pools=200, retries=False, timeout=urllib3.Timeout(_READ_TIMEOUT_S))
+        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="scrape")
+        self._asking: dict[Endpoint, Future[list[dict[str, Any]]]] = {}
+
+    def note(self, event: str, server: str | None = None, detail: str | None = None) -> None:
+        self._files["watch"].write({"at": time.time(), "event": event, "server": server, "detail": detail})
+
+    def round(self) -> None:
+        """Ask every endpoint that is not still being asked; write what arrives within the round."""
+        for endpoint in endpoints(self._target):
+            if endpoint not in self._asking:
+                self._asking[endpoint] = self._pool.submit(self._sample, endpoint)
+        wait(self._asking.values(), timeout=_ROUND_WAIT_S)
+        for endpoint, asked in list(self._asking.items()):
+            if asked.done():
+                del self._asking[endpoint]
+                self._write(endpoint, asked)
+            else:
+                self.note("scrape_failed", endpoint.server, f"{endpoint.kind}: no answer within {_ROUND_WAIT_S} s")
+
+    def _sample(self, endpoint: Endpoint) -> list[dict[str, Any]]:
+        response = self._http.request("GET", endpoint.url)
+        at = time.time()
+        if response.status != 200:  # noqa: PLR2004 - HTTP's OK
+            msg = f"HTTP {response.status}"
+            raise ValueError(msg)
+        text = response.data.decode()
+        if endpoint.kind == "triton":
+            return [triton_row(text, endpoint.server, at)]
+        return gpu_rows(text, endpoint.server, at)
+
+    def _write(self, endpoint: Endpoint, asked: Future[list[dict[str, Any]]]) -> None:
+        try:
+            rows = asked.result()
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            self.note("scrape_failed", endpoint.server, f"{endpoint.kind}: {error}"[:300])
+            return
+        if not rows:
+            self.note("scrape_failed", endpoint.server, f"{endpoint.kind}: the answer has no sample of a GPU")
+        for row in rows:
+            self._files[endpoint.kind].write(row)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for file in self._files.values():
+            file.close()
+
+
+def main() -> int:
+    # A Ctrl-C is for whoever started us; we end when they close our standard input, or are gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watcher = Watcher(Path(sys.argv[1]), Target.model_validate_json(sys.stdin.readline()))
+    ending = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ending.set()), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    watcher.note("started")
+    watcher.round()
+    print("ready", flush=True)  # noqa: T201 - the line its parent waits for
+    due_s = time.monotonic()
+    while not ending.wait(max(0.0, due_s - time.monotonic())):
+        due_s = max(due_s + _ROUND_S, time.monotonic())
+        watcher.note("heartbeat")
+        watcher.round()
+    watcher.round()
+    watcher.note("stopped")
+    watcher.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

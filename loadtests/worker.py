@@ -1,0 +1,208 @@
+"""One load process's side of a run: takes its assignment, plays it, delivers its rows over Locust's own channel.
+
+=================== ========= =======================================================================
+message             direction content
+=================== ========= =======================================================================
+``radslo_assign``   to        what to send: scenario, images, known answers, which share
+``radslo_ready``    from      everything is prepared; or ``error``, why it cannot be
+``radslo_begin``    to        ``started_at``: when the run's clock starts
+``radslo_rows``     from      each second: the new rows (may be none) and a sample of the process
+``radslo_stop``     to        send nothing more, wait ``drain_s`` for answers
+``radslo_final``    from      after the last rows: what this process did
+=================== ========= =======================================================================
+
+Without workers both sides live in one process and Locust's local runner hands the messages over.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+import gevent.event
+from locust.runners import WorkerRunner
+
+from loadtests import messages, recording
+from loadtests.generator import Assignment, LoadGenerator, Outcome, Question
+from loadtests.infer import GrpcioTransport
+from loadtests.target import Target
+from scenarios.scenario import Kind, Scenario
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+DELIVERY_S: Final = 1.0
+# A leader that says nothing for this long is gone; nobody would record what we still send.
+_LEADER_SILENCE_S: Final = 10.0
+_SPARE_THREADS: Final = 32
+
+
+class LoadWorker:
+    """Lives as long as its process; plays one run after the other."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._runner = environment.runner
+        self._transport: GrpcioTransport | None = None
+        self._assignment: dict[str, Any] = {}
+        self._prepared: Assignment | None = None
+        self.generator: LoadGenerator | None = None
+        self._played = False
+        self._random = random.Random()  # noqa: S311 - chooses images, guards nothing
+        self._runner.register_message("radslo_assign", self._on_assign)
+        self._runner.register_message("radslo_begin", self._on_begin)
+        self._runner.register_message("radslo_stop", self._on_stop)
+        environment.events.quitting.add_listener(self._on_quitting)
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def _on_assign(self, msg: Any, **_: Any) -> None:  # noqa: ANN401 - Locust's message
+        data = msg.data
+        scenario = Scenario.model_validate(data["scenario"])
+        target = Target.model_validate(data["target"])
+        # grpcio waits for an answer in a thread of gevent's pool; ten, the default, let slow calls block fast ones.
+        gevent.get_hub().threadpool.maxsize = max(256, scenario.in_flight_cap) + _SPARE_THREADS
+        self._close_transport()
+        self._transport = open_transport(target)
+        self._prepared = Assignment(
+            scenario=scenario,
+            worker=data["worker"],
+            workers=data["workers"],
+            started_at=0.0,
+            images=data["images"],
+            golden={(name, text): messages.unpack_golden(packed) for name, text, packed in data["golden"]},
+        )
+        self._random = random.Random(f"{scenario.seed}/{data['worker']}")  # noqa: S311
+        self._send("radslo_ready", {"worker": data["worker"], "at": time.time(), "host": socket.gethostname()})
+
+    def _on_begin(self, msg: Any, **_: Any) -> None:  # noqa: ANN401
+        if self._prepared is None or self._transport is None:
+            return
+        prepared = self._prepared
+        assignment = Assignment(
+            prepared.scenario,
+            prepared.worker,
+            prepared.workers,
+            msg.data["started_at"],
+            prepared.images,
+            prepared.golden,
+        )
+        self._played = False
+        self.generator = LoadGenerator(assignment, self._transport, self._show)
+        gevent.spawn(self._deliver, self.generator)
+
+    def _on_stop(self, msg: Any, **_: Any) -> None:  # noqa: ANN401
+        if self.generator is not None:
+            gevent.spawn(self.generator.stop, msg.data["drain_s"])
+
+    def _on_quitting(self, **_: Any) -> None:  # noqa: ANN401
+        """The process ends before its leader told it to: deliver what there is."""
+        generator = self.generator
+        if generator is not None and not generator.finished.is_set() and isinstance(self._runner, WorkerRunner):
+            generator.stop(0.0)
+            self._deliver_once(generator)
+            self._send_final(generator)
+            gevent.sleep(0.2)  # zmq sends from this greenlet's hub; let it
+        self._close_transport()
+
+    # --- playing ------------------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """Play the schedule; the first user of the process does, any other only waits."""
+        generator = self.generator
+        if generator is None:
+            gevent.sleep(0.1)
+            return
+        if not self._played:
+            self._played = True
+            # Not in the user's own greenlet: Locust kills that at will, and answers would be lost.
+            gevent.spawn(generator.play)
+        generator.finished.wait()
+
+    def ask_closed(self, kind: Kind) -> float:
+        """One closed-loop request with an image of the scenario's choice; returns the think time in seconds."""
+        generator = self.generator
+        if generator is None or generator.stopping:
+            gevent.sleep(0.1)
+            return 0.0
+        scenario = generator.assignment.scenario
+        payload = self._random.choices(scenario.payloads, [share.share for share in scenario.payloads])[0].id
+        with_text = kind.reads_text and self._random.random() < scenario.with_text_ratio
+        generator.ask_closed(kind, payload, with_text=with_text)
+        phase = scenario.phase_at(max(generator.now_us(), 0) / 1e6)
+        return (phase.think_time_s or 0.0) if phase else 0.0
+
+    def _show(self, question: Question, outcome: Outcome) -> None:
+        """Feed Locust's own statistics and web UI; verdicts never read these."""
+        if outcome.done_us is None:
+            return
+        failed = None if outcome.status == recording.OK else RequestFailedError(f"{outcome.status}: {outcome.error}")
+        self._environment.events.request.fire(
+            request_type="gRPC",
+            name=question.kind.value,
+            response_time=(outcome.done_us - question.intended_us) / 1e3,
+            response_length=outcome.response_bytes or 0,
+            exception=failed,
+            context={},
+        )
+
+    # --- delivering ---------------------------------------------------------------------------------------------
+
+    def _deliver(self, generator: LoadGenerator) -> None:
+        while not generator.finished.wait(DELIVERY_S):
+            self._deliver_once(generator)
+            if self._leader_is_gone():
+                generator.stop(0.0)
+                self._runner.quit()
+                return
+        self._deliver_once(generator)
+        self._send_final(generator)
+
+    def _deliver_once(self, generator: LoadGenerator) -> None:
+        rows = generator.take_rows()
+        packed = recording.pack_batch(recording.request_batch(rows)) if rows else None
+        sample = generator.sample()
+        self._send("radslo_rows", {"worker": sample["worker"], "rows": packed, "sample": sample})
+
+    def _send_final(self, generator: LoadGenerator) -> None:
+        self._send(
+            "radslo_final",
+            {
+                "worker": generator.assignment.worker,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "due": generator.due,
+                "by_status": dict(generator.by_status),
+                "peak_in_flight": generator.peak_in_flight,
+                "cpu_s": generator.cpu_s,
+            },
+        )
+
+    def _send(self, kind: str, data: dict[str, Any]) -> None:
+        self._runner.send_message(kind, data)
+
+    def _leader_is_gone(self) -> bool:
+        if not isinstance(self._runner, WorkerRunner):
+            return False
+        heard = self._runner.last_heartbeat_timestamp
+        return heard is not None and time.time() - heard > _LEADER_SILENCE_S
+
+    def _close_transport(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+
+class RequestFailedError(Exception):
+    """How a failed request shows in Locust's statistics: its class and text."""
+
+
+def open_transport(target: Target) -> GrpcioTransport:
+    """The client for a target, with TLS if it says so."""
+    roots = target.root_certificates_file.read_bytes() if target.root_certificates_file else None
+    return GrpcioTransport(target.grpc, root_certificates=roots, tls=target.tls)
