@@ -1,0 +1,345 @@
+"""Arrays -> figures [pure]. What is drawn was computed elsewhere; here are only ink and places.
+
+Figures are `matplotlib.figure.Figure` objects; nothing global is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from reports import wording
+from reports.palette import KIND_COLOURS, SERIES_COLOURS, STATUS_COLOURS, light
+from reports.series import FloatArray, Mark, PhaseSpan, Timeline
+from reports.tables import KindLatency, needed_for
+
+LAG_LIMIT_MS: Final = 5.0
+WIDTH_IN: Final = 11.0
+PANEL_IN: Final = 1.25
+QUIET_EVENTS: Final = frozenset({"started", "worker_finished", "finished"})
+MOST_LANES: Final = 4
+FEW: Final = 30
+_LEFT, _RIGHT = 0.075, 0.835
+_LETTER_IN: Final = 0.067
+_INNER_IN: Final = WIDTH_IN * (_RIGHT - _LEFT)
+
+_Draw: TypeAlias = Callable[[Axes, Timeline], None]
+
+
+def timeline_figure(timeline: Timeline, latency_limit_ms: float | None = None) -> Figure:
+    """All that changed during the run, panel above panel on one time axis."""
+    panels = _panels(timeline, latency_limit_ms)
+    lanes = _event_lanes(timeline)
+    heights = [0.3 + 0.17 * (max(lanes.values(), default=-1) + 1), *(PANEL_IN for _ in panels)]
+    # Margins and the space between panels are given in inches, so that more panels make a longer figure, not finer ones.
+    height_in = sum(heights) + 0.42 * len(panels) + 0.55
+    figure = Figure(figsize=(WIDTH_IN, height_in), facecolor=light("paper"))
+    axes: Sequence[Axes] = figure.subplots(
+        len(heights), 1, sharex=True, height_ratios=heights, gridspec_kw={"hspace": 0.42 / float(np.mean(heights))}
+    )
+    figure.subplots_adjust(left=_LEFT, right=_RIGHT, top=1 - 0.1 / height_in, bottom=0.45 / height_in)
+    _strip(axes[0], timeline, lanes)
+    for axis, draw in zip(axes[1:], panels, strict=True):
+        _plain(axis)
+        _shade(axis, timeline)
+        draw(axis, timeline)
+    axes[-1].tick_params(labelbottom=True)
+    axes[-1].set_xlabel("time since the run's start", color=light("muted"), fontsize=9)
+    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.seconds(value) if value else "0"))
+    axes[-1].set_xlim(0, timeline.end_s)
+    return figure
+
+
+def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None = None) -> Figure:
+    """The distribution of response times of each kind: which share was answered within a time."""
+    columns = min(2, len(kinds))
+    lines = -(-len(kinds) // columns)
+    figure = Figure(figsize=(WIDTH_IN if columns > 1 else 6.5, 2.7 * lines + 0.4), facecolor=light("paper"))
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.075, right=0.98, top=1 - 0.32 / (2.7 * lines + 0.4), bottom=0.5 / (2.7 * lines + 0.4),
+        hspace=0.32, wspace=0.06,
+    )  # fmt: skip
+    for axis, kind in zip(grid.flat, kinds, strict=False):
+        _plain(axis)
+        _distribution(axis, kind, latency_limit_ms)
+    for axis in list(grid.flat)[len(kinds) :]:
+        axis.set_visible(False)
+    for axis in list(grid.flat)[len(kinds) - columns : len(kinds)]:
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("response time, counted from when it was due", color=light("muted"), fontsize=9)
+    return figure
+
+
+def _panels(timeline: Timeline, latency_limit_ms: float | None) -> list[_Draw]:
+    panels: list[_Draw] = [_rates, lambda axis, shown: _latency(axis, shown, latency_limit_ms), _failures, _in_flight]
+    if timeline.answers_per_s:
+        panels.append(_servers)
+    panels.append(_lag)
+    if _seen(timeline.client_cpu_ratio):
+        panels.append(_client_cpu)
+    if timeline.gpu_busy_ratio:
+        panels.append(_gpu)
+    return panels
+
+
+def _rates(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "Requests per second")
+    axis.stairs(shown.served_per_s, shown.edges_s, fill=True, color=light("green"), alpha=0.35, label="served well")
+    axis.stairs(shown.served_per_s, shown.edges_s, color=light("green"), baseline=None, linewidth=1.0)
+    axis.stairs(
+        shown.offered_per_s, shown.edges_s, color=light("ink"), baseline=None, linewidth=1.1, label="offered (due)"
+    )
+    axis.set_ylim(bottom=0)
+    _legend(axis)
+
+
+def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
+    _title(axis, "Response time, counted from when due (log)")
+    styles = {"p50": ("sky", 1.0), "p95": ("blue", 1.4), "p99": ("purple", 1.0)}
+    axis.set_yscale("log")
+    for name, (colour, width) in styles.items():
+        _steps(axis, shown.edges_s, shown.response_ms[name], colour, name, width)
+    lost = np.isinf(shown.response_ms["p95"])
+    if lost.any():
+        middles = (shown.edges_s[:-1] + shown.edges_s[1:]) / 2
+        axis.plot(
+            middles[lost], np.full(int(lost.sum()), 0.95), "^", transform=axis.get_xaxis_transform(), markersize=4,
+            color=light("vermillion"), linestyle="none", label="p95 never:\n> 5 % failed",
+        )  # fmt: skip
+    _limit(axis, limit_ms, "limit")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    _legend(axis)
+
+
+def _failures(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "Failures per second, by class")
+    if not shown.failed_per_s:
+        _say(axis, "no failures")
+        return
+    named = {wording.STATUS_WORDS[status]: rates for status, rates in shown.failed_per_s.items()}
+    _stack(axis, shown.edges_s, named, [STATUS_COLOURS[status] for status in shown.failed_per_s])
+
+
+def _in_flight(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "Under way at once (most in each step)")
+    _steps(axis, shown.edges_s, shown.in_flight, "blue", "in flight", 1.2)
+    if _seen(shown.queued):
+        _steps(axis, shown.edges_s, shown.queued, "orange", "in a server's\nqueues", 1.2)
+    axis.set_ylim(bottom=0)
+    _legend(axis)
+
+
+def _servers(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "Answers per second, by server")
+    _stack(axis, shown.edges_s, shown.answers_per_s, SERIES_COLOURS)
+
+
+def _lag(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "Generator lag: how late we sent (log)")
+    axis.set_yscale("log")
+    _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, 0.01), "grey", "worst", 0.9)
+    _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, 0.01), "blue", "p99", 1.3)
+    _limit(axis, LAG_LIMIT_MS, "limit")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    _legend(axis)
+
+
+def _client_cpu(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "CPU of the busiest load process")
+    _steps(axis, shown.edges_s, shown.client_cpu_ratio, "blue", "1 core = 100 %", 1.2)
+    _percent_axis(axis, float(np.nanmax(shown.client_cpu_ratio)))
+    _legend(axis)
+
+
+def _gpu(axis: Axes, shown: Timeline) -> None:
+    _title(axis, "GPU utilisation" + (" – EMULATED DEVICE" if shown.gpu_emulated else ""))
+    for (device, busy), colour in zip(list(shown.gpu_busy_ratio.items())[: len(SERIES_COLOURS)], SERIES_COLOURS, strict=False):
+        _steps(axis, shown.edges_s, busy, colour, wording.shortened(device, 22), 1.2)
+    _percent_axis(axis, 1.0)
+    _legend(axis)
+
+
+def _strip(axis: Axes, shown: Timeline, lanes: Mapping[int, int]) -> None:
+    """Names of the phases as a bar, and under it those of the events."""
+    deepest = max(lanes.values(), default=-1) + 1
+    axis.set_ylim(-0.17 * deepest - 0.02, 0.28)
+    axis.axis("off")
+    for place, phase in enumerate(_visible(shown)):
+        end_s = min(phase.end_s, shown.end_s)
+        colour = light("wash") if place % 2 else light("rule")
+        axis.fill_between(
+            [phase.start_s, end_s], 0.05, 0.28, facecolor=colour, edgecolor=light("grey"), linewidth=0,
+            hatch="////" if phase.warm_up else None,
+        )  # fmt: skip
+        room = int((end_s - phase.start_s) / shown.end_s * _INNER_IN / _LETTER_IN)
+        name = f"{phase.name} (warm-up)" if phase.warm_up and "warm" not in phase.name else phase.name
+        if room >= 3:  # noqa: PLR2004 - fewer letters than this tell nothing
+            axis.text(
+                (phase.start_s + end_s) / 2, 0.165, wording.shortened(name, room), ha="center", va="center",
+                fontsize=8.5, color=light("ink"),
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5} if phase.warm_up else None,
+            )  # fmt: skip
+    for place, lane in lanes.items():
+        mark = shown.marks[place]
+        right = mark.at_s > 0.8 * shown.end_s
+        label = f"{_event_words(mark)} ▾" if right else f"▾ {_event_words(mark)}"
+        axis.text(
+            mark.at_s, -0.17 * (lane + 0.5), label, ha="right" if right else "left", va="center", fontsize=8,
+            color=light("vermillion"),
+        )  # fmt: skip
+
+
+def _shade(axis: Axes, shown: Timeline) -> None:
+    """Phases as ground, warm-up hatched, events as lines."""
+    for place, phase in enumerate(_visible(shown)):
+        if phase.warm_up:
+            axis.axvspan(
+                phase.start_s, min(phase.end_s, shown.end_s), facecolor="none", edgecolor=light("rule"), hatch="///",
+                linewidth=0, zorder=0,
+            )  # fmt: skip
+        elif place % 2:
+            axis.axvspan(phase.start_s, min(phase.end_s, shown.end_s), color=light("wash"), linewidth=0, zorder=0)
+    for mark in shown.marks:
+        if _loud(mark, shown):
+            axis.axvline(mark.at_s, color=light("vermillion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
+
+
+def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None:
+    colour = light(KIND_COLOURS.get(kind.kind, "muted"))
+    share = f", {wording.percent(kind.ok / kind.scheduled)} answered well" if kind.ok < kind.scheduled else ""
+    _title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}")
+    axis.set_xscale("log")
+    axis.set_ylim(0, 1.04)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if kind.ok == 0:
+        _say(axis, "nothing was answered well")
+        return
+    few = kind.ok < FEW
+    axis.step(
+        kind.curve_ms, kind.curve_ratio, where="post", color=colour, linewidth=1.6, marker="o" if few else None,
+        markersize=3,
+    )  # fmt: skip
+    _upright_limit(axis, limit_ms)
+    for name, ratio in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
+        value = kind.quantiles_ms[name]
+        if value is not None and np.isfinite(value):
+            axis.plot([value], [ratio], "o", color=colour, markersize=4.5, markeredgecolor=light("paper"), zorder=5)
+    axis.text(
+        0.985, 0.06, "\n".join(_quantile_lines(kind)), transform=axis.transAxes, ha="right", va="bottom", fontsize=8.5,
+        color=light("ink"), linespacing=1.4, bbox={"facecolor": light("paper"), "edgecolor": "none", "pad": 2}, zorder=6,
+    )  # fmt: skip
+
+
+def _quantile_lines(kind: KindLatency) -> list[str]:
+    needs = {"p50": needed_for(0.50), "p95": needed_for(0.95), "p99": needed_for(0.99)}
+    return [
+        f"{name} needs {needs[name]} requests" if value is None else f"{name}  {wording.milliseconds(value)}"
+        for name, value in kind.quantiles_ms.items()
+    ] + [f"slowest  {wording.milliseconds(kind.worst_ms)}"]
+
+
+def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], colours: Sequence[str]) -> None:
+    below = np.zeros(edges_s.size - 1)
+    for (name, rates), colour in zip(named.items(), colours, strict=False):
+        top = below + rates
+        axis.stairs(
+            top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.shortened(name, 24)
+        )
+        below = top
+    axis.set_ylim(bottom=0)
+    _legend(axis)
+
+
+def _steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, label: str, width: float) -> None:
+    """A line of steps with gaps where nothing, or nothing finite, is known."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    axis.stairs(finite, edges_s, baseline=None, color=light(colour), linewidth=width, label=label)
+
+
+def _limit(axis: Axes, limit: float | None, name: str) -> None:
+    if limit is not None:
+        axis.axhline(
+            limit, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)),
+            label=f"{name} {wording.milliseconds(limit)}", zorder=2,
+        )  # fmt: skip
+
+
+def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
+    if limit_ms is not None:
+        axis.axvline(limit_ms, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
+        axis.text(
+            limit_ms, 0.5, f"limit {wording.milliseconds(limit_ms)} ", color=light("vermillion"), fontsize=8,
+            rotation=90, ha="right", va="center",
+        )  # fmt: skip
+
+
+def _percent_axis(axis: Axes, greatest: float) -> None:
+    axis.set_ylim(0, max(1.0, greatest) * 1.05)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
+
+
+def _plain(axis: Axes) -> None:
+    axis.set_facecolor("none")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(light("rule"))
+    axis.tick_params(colors=light("muted"), labelsize=8, length=3, width=0.6)
+    axis.grid(axis="y", color=light("rule"), linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def _title(axis: Axes, text: str) -> None:
+    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=4)
+
+
+def _legend(axis: Axes) -> None:
+    axis.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.06), frameon=False, fontsize=8, labelcolor=light("ink"),
+        handlelength=1.4, labelspacing=0.35, borderpad=0, reverse=True,
+    )  # fmt: skip
+
+
+def _say(axis: Axes, text: str) -> None:
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=light("muted"), fontsize=9)
+    axis.set_yticks([])
+
+
+def _visible(shown: Timeline) -> list[PhaseSpan]:
+    return [phase for phase in shown.phases if phase.start_s < shown.end_s]
+
+
+def _loud(mark: Mark, shown: Timeline) -> bool:
+    return mark.event not in QUIET_EVENTS and 0 <= mark.at_s <= shown.end_s
+
+
+def _event_words(mark: Mark) -> str:
+    return mark.event.replace("_", " ")
+
+
+def _event_lanes(shown: Timeline) -> dict[int, int]:
+    """A lane for each event's label, so that no two labels lie on each other; events beyond the lanes go unlabelled."""
+    free_from = [-1.0] * MOST_LANES
+    lanes: dict[int, int] = {}
+    for place, mark in enumerate(shown.marks):
+        if not _loud(mark, shown):
+            continue
+        width_s = (len(_event_words(mark)) + 3) * _LETTER_IN / _INNER_IN * shown.end_s
+        start_s = mark.at_s - width_s if mark.at_s > 0.8 * shown.end_s else mark.at_s
+        lane = next((lane for lane, free in enumerate(free_from) if free <= start_s), None)
+        if lane is not None:
+            lanes[place] = lane
+            free_from[lane] = start_s + width_s
+    return lanes
+
+
+def _seen(values: FloatArray) -> bool:
+    return bool(np.isfinite(values).any())

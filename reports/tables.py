@@ -1,0 +1,252 @@
+"""Recording -> the numbers in the report's tables [pure]. None is "not known", never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from loadtests.recording import IN_FLIGHT, OK, Recording
+from reports.series import BAD, QUANTILES, FloatArray, rank, request_columns
+
+MOST_CURVE_POINTS: Final = 400
+MOST_EXAMPLES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KindLatency:
+    """Response times of one kind of request outside warm-up, counted from when each was due.
+
+    ``scheduled`` counts all of them; one without a good answer is infinitely late. ``quantiles_ms`` holds None where
+    there are too few to tell it (p95 needs 20 requests, p99 100) and infinity where too many failed.
+    ``curve_ms`` and ``curve_ratio`` are the points of its distribution: the share of all that was answered by then.
+    """
+
+    kind: str
+    scheduled: int
+    ok: int
+    quantiles_ms: dict[str, float | None]
+    worst_ms: float | None
+    curve_ms: FloatArray
+    curve_ratio: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """One failure's text and how often it came."""
+
+    text: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorClass:
+    """All failures of one class, warm-up included. Times in seconds after the start."""
+
+    status: str
+    count: int
+    in_warm_up: int
+    examples: tuple[ErrorText, ...]
+    texts: int
+    first_s: float
+    last_s: float
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerShare:
+    """What one server answered, by the name it gives itself. Times in seconds after the start."""
+
+    server: str
+    answers: int
+    share_ratio: float
+    ok: int
+    first_s: float
+    last_s: float
+    p50_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProcess:
+    """One load process as its own samples and last word show it."""
+
+    worker: int
+    host: str | None
+    delivered: bool | None
+    rows: int
+    cpu_mean_ratio: float | None
+    cpu_worst_ratio: float | None
+    rss_first_bytes: int | None
+    rss_last_bytes: int | None
+    peak_in_flight: int | None
+    clock_offset_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorLag:
+    """How late requests left, all phases, in ms. None when nothing was sent."""
+
+    sent: int
+    p50_ms: float | None
+    p99_ms: float | None
+    worst_ms: float | None
+
+
+def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
+    """A row for each kind that was asked for outside warm-up, and one for all kinds together if there are several."""
+    rows = recording.requests[judged_rows(recording)]
+    if rows.empty:
+        return ()
+    columns = request_columns(rows)
+    codes, kinds = pd.factorize(rows["kind"], sort=True)
+    found = [_kind_latency(str(kind), columns.response_ms[codes == code]) for code, kind in enumerate(kinds)]
+    if len(found) > 1:
+        found.append(_kind_latency("all kinds", columns.response_ms))
+    return tuple(found)
+
+
+def judged_rows(recording: Recording) -> npt.NDArray[np.bool_]:
+    """Which rows count: those due outside warm-up."""
+    warm_up = [phase.name for phase in recording.plan.scenario.phases if phase.warmup]
+    return np.asarray(~recording.requests["phase"].isin(warm_up).to_numpy(dtype=bool))
+
+
+def errors_by_class(recording: Recording) -> tuple[ErrorClass, ...]:
+    """What did not end well, by class, most frequent first."""
+    status = recording.requests["status"]
+    bad = (status != OK).to_numpy(dtype=bool)
+    rows = recording.requests[bad].assign(judged=judged_rows(recording)[bad])
+    found = [_error_class(name, rows[(rows["status"] == name).to_numpy(dtype=bool)]) for name in BAD]
+    return tuple(sorted((each for each in found if each is not None), key=lambda each: -each.count))
+
+
+def answers_by_server(recording: Recording) -> tuple[ServerShare, ...]:
+    """Who answered, busiest first. What was never answered belongs to nobody."""
+    rows = recording.requests
+    columns = request_columns(rows)
+    answered = columns.server_code >= 0
+    total = int(answered.sum())
+    ok = columns.having(OK)
+    found = []
+    for code, server in enumerate(columns.server):
+        own = columns.server_code == code
+        done_s = columns.done_s[own]
+        found.append(
+            ServerShare(
+                server=str(server),
+                answers=int(own.sum()),
+                share_ratio=float(own.sum() / total),
+                ok=int((own & ok).sum()),
+                first_s=float(np.nanmin(done_s)),
+                last_s=float(np.nanmax(done_s)),
+                p50_ms=_quantile(np.sort(columns.response_ms[own & ok]), 0.5),
+            )
+        )
+    return tuple(sorted(found, key=lambda share: (-share.answers, share.server)))
+
+
+def generator_lag(recording: Recording) -> GeneratorLag:
+    lag_ms = request_columns(recording.requests).lag_ms
+    ordered = np.sort(lag_ms[~np.isnan(lag_ms)])
+    worst_ms = float(ordered[-1]) if ordered.size else None
+    return GeneratorLag(int(ordered.size), _quantile(ordered, 0.50), _quantile(ordered, 0.99), worst_ms)
+
+
+def load_processes(recording: Recording) -> tuple[LoadProcess, ...]:
+    """Each load process that left a sample, a row or a last word."""
+    rows = recording.requests["worker"].value_counts()
+    counts = {int(worker): int(count) for worker, count in rows.items()}
+    said = {record.worker: record for record in (recording.manifest.workers if recording.manifest else ())}
+    sampled = {int(sample["worker"]) for sample in recording.client}
+    found = []
+    for worker in sorted(counts.keys() | said.keys() | sampled):
+        samples = [sample for sample in recording.client if sample["worker"] == worker]
+        cpu = [float(sample["cpu_ratio"]) for sample in samples if sample.get("cpu_ratio") is not None]
+        rss = [int(sample["rss_bytes"]) for sample in samples if sample.get("rss_bytes") is not None]
+        under_way = [int(sample["in_flight"]) for sample in samples if sample.get("in_flight") is not None]
+        record = said.get(worker)
+        found.append(
+            LoadProcess(
+                worker=worker,
+                host=record.host if record else None,
+                delivered=record.delivered if record else None,
+                rows=counts.get(worker, 0),
+                cpu_mean_ratio=sum(cpu) / len(cpu) if cpu else None,
+                cpu_worst_ratio=max(cpu, default=None),
+                rss_first_bytes=rss[0] if rss else None,
+                rss_last_bytes=rss[-1] if rss else None,
+                peak_in_flight=record.peak_in_flight if record else max(under_way, default=None),
+                clock_offset_ms=record.clock_offset_ms if record else None,
+            )
+        )
+    return tuple(found)
+
+
+def needed_for(quantile: float) -> int:
+    """Fewest requests of which one lies beyond the quantile; with fewer it is only another name for the slowest."""
+    return round(1 / (1 - quantile))
+
+
+def _kind_latency(kind: str, response_ms: FloatArray) -> KindLatency:
+    ordered = np.sort(response_ms)
+    ok = int(np.isfinite(ordered).sum())
+    places = _curve_places(ok)
+    return KindLatency(
+        kind=kind,
+        scheduled=ordered.size,
+        ok=ok,
+        quantiles_ms={name: _quantile(ordered, quantile) for name, quantile in QUANTILES.items()},
+        worst_ms=float(ordered[ok - 1]) if ok else None,
+        curve_ms=ordered[places],
+        curve_ratio=(places + 1) / ordered.size,
+    )
+
+
+def _curve_places(size: int) -> npt.NDArray[np.int64]:
+    """Which of ``size`` sorted values to draw: all if few, else evenly spread, the slowest all kept."""
+    if size <= MOST_CURVE_POINTS:
+        return np.arange(size)
+    half = MOST_CURVE_POINTS // 2
+    spread = np.linspace(0, size - half - 1, half).astype(np.int64)
+    return np.concatenate([spread, np.arange(size - half, size)])
+
+
+def _quantile(ordered: FloatArray, quantile: float) -> float | None:
+    """Nearest-rank quantile of sorted values; None where they are too few to tell it."""
+    if ordered.size < needed_for(quantile):
+        return None
+    return float(ordered[rank(quantile, np.array([ordered.size]))[0]])
+
+
+def _error_class(status: str, rows: pd.DataFrame) -> ErrorClass | None:
+    if rows.empty:
+        return None
+    columns = request_columns(rows)
+    texts = rows["error"].value_counts()
+    examples = [ErrorText(str(text), int(count)) for text, count in texts.head(MOST_EXAMPLES).items()]
+    return ErrorClass(
+        status=status,
+        count=len(rows),
+        in_warm_up=int((~rows["judged"]).sum()),
+        examples=tuple(examples),
+        texts=len(texts),
+        first_s=float(columns.settled_s.min()),
+        last_s=float(columns.settled_s.max()),
+        servers=_names(rows, status),
+    )
+
+
+def _names(rows: pd.DataFrame, status: str) -> tuple[str, ...]:
+    """Servers that answered so, or the addresses asked when none did."""
+    if status == IN_FLIGHT:
+        return _distinct(rows["peer"])
+    return _distinct(rows["served_by"]) or _distinct(rows["peer"])
+
+
+def _distinct(column: pd.Series[Any]) -> tuple[str, ...]:
+    values: Sequence[Any] = column.dropna().unique().tolist()
+    return tuple(sorted(str(value) for value in values))
