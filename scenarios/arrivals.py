@@ -123,7 +123,7 @@ def _chunks(scenario: Scenario) -> Iterator[Arrivals]:
             reached = (
                 _constant(area, chunk, even_area) if phase.gaps == "constant" else _poisson(area, chunk, generator)
             )
-            at_us = np.floor(area.inverse(reached) * MICROSECONDS).astype(np.int64)
+            at_us = np.rint(area.inverse(reached) * MICROSECONDS).astype(np.int64)
             at_us = np.clip(at_us, 0, phase.duration_us - 1)  # rounding must not carry a request over a border
             yield _requests(scenario, phase_index, sent, phase_start_us + at_us, generator)
             sent += len(at_us)

@@ -7,6 +7,7 @@ A scenario is a YAML file, read by `load_scenario`; every name in it is a field 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
@@ -36,9 +37,16 @@ __all__ = [
 
 MICROSECONDS: Final = 1_000_000
 
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", name):
+        raise ValueError(f"should be made of lower-case letters, digits, '-' and '_', at most 60, but is '{name}'")
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-"""Lower-case letters, digits, `-` and `_`: names become parts of file names and column values."""
+Name = Annotated[str, AfterValidator(_plain)]
+"""Names become parts of file names and values of columns."""
 
 
 class Kind(StrEnum):
@@ -334,4 +342,4 @@ def _read_yaml(path: Path) -> Any:  # noqa: ANN401  a YAML file may hold anythin
         line = f"line {mark.line + 1}: " if mark else ""
         raise ScenarioError(f"{path}: {line}not valid YAML: {error.problem}") from None
     except YAMLError as error:
-        raise ScenarioError(f"{path}: not valid YAML: {error}") from None
+        raise ScenarioError(f"{path}: not valid YAML: {str(error).partition(chr(10))[0]}") from None

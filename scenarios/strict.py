@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic_core import ErrorDetails
+
 
 Location = tuple[int | str, ...]
 
@@ -51,33 +53,41 @@ def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:
 def problems(error: ValidationError) -> list[str]:
     """One line for each problem: `phases[1].duration_s: should be greater than 0, but is -3`."""
     details = error.errors()
-    return [
-        _problem(detail["loc"], detail["type"], detail["msg"], detail["input"])
-        for detail in details
-        if not _only_follows(detail["loc"], detail["type"], [other["loc"] for other in details])
-    ]
+    locations = [detail["loc"] for detail in details]
+    return [_line(detail) for detail in details if not _only_follows(detail, locations)]
 
 
-def _only_follows(location: Location, kind: str, all_locations: list[Location]) -> bool:
+def _only_follows(detail: ErrorDetails, locations: list[Location]) -> bool:
     """Whether pydantic reports this only because of another problem: a list is short of its refused items."""
-    inside = any(len(other) > len(location) and other[: len(location)] == location for other in all_locations)
-    return kind == "default_factory_not_called" or (kind == "too_short" and inside)
+    place = detail["loc"]
+    inside = any(len(other) > len(place) and other[: len(place)] == place for other in locations)
+    return detail["type"] == "default_factory_not_called" or (detail["type"] == "too_short" and inside)
 
 
-def _problem(location: Location, kind: str, message: str, given: object) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
-    match kind:
+def _line(detail: ErrorDetails) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    path = "".join(parts).removeprefix(".")
+    return f"{path}: {_what_is_wrong(detail)}" if path else _what_is_wrong(detail)
+
+
+def _what_is_wrong(detail: ErrorDetails) -> str:
+    found = f"but is {_shown(detail['input'])}"
+    match detail["type"]:
         case "missing":
-            text = "is missing"
+            return "is missing"
         case "value_error":  # our own words
-            text = message.removeprefix("Value error, ")
-        case "model_type" | "dict_type":
-            text = f"should be a group of named values, but is {_shown(given)}"
+            return detail["msg"].removeprefix("Value error, ")
+        case "model_type":
+            return f"should be a group of named values, {found}"
         case "tuple_type":
-            text = f"should be a list, but is {_shown(given)}"
+            return f"should be a list, {found}"
+        case "too_short":
+            fewest = detail["ctx"]["min_length"]
+            return f"should have at least {'one entry' if fewest == 1 else f'{fewest} entries'}, {found}"
+        case "too_long":
+            return f"should have at most {detail['ctx']['max_length']} entries, {found}"
         case _:
-            text = f"{message.removeprefix('Input ')}, but is {_shown(given)}"
-    return f"{path}: {text}" if path else text
+            return f"{detail['msg'].removeprefix('Input ').removeprefix('String ')}, {found}"
 
 
 def _shown(given: object, longest: int = 60) -> str:
