@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from scenarios.scenario import Scenario
 
-    Plane = NDArray[np.float32]
+    Plane = NDArray[np.floating]
 
 PATIENTS: Final = 64
 """Different images in each synthetic family."""
@@ -93,22 +93,22 @@ def catalogue() -> tuple[str, ...]:
 
 
 @cache
-def load_payload(id: str) -> Payload:  # noqa: A002  the catalogue's word
+def load_payload(payload_id: str) -> Payload:
     """The image of that id, kept in memory from the first call on.
 
     Raises `PayloadError` for an id that is not in the catalogue.
     """
-    problem = _problem(id)
+    problem = _problem(payload_id)
     if problem:
         raise PayloadError(problem)
-    if id in _SHIPPED:
-        shipped = _SHIPPED[id]
-        return _payload(id, "application/dicom", _read_shipped(shipped), shipped.width_px, shipped.height_px)
-    family, _, patient = id.partition("#")
+    if payload_id in _SHIPPED:
+        shipped = _SHIPPED[payload_id]
+        return _payload(payload_id, "application/dicom", _read_shipped(shipped), shipped.width_px, shipped.height_px)
+    family, _, patient = payload_id.partition("#")
     drawn = _DRAWN[family]
     data = _encoded(_chest(drawn.size_px, int(patient or 0)), drawn.quality)
     media_type = "image/png" if drawn.quality is None else "image/jpeg"
-    return _payload(id, media_type, data, drawn.size_px, drawn.size_px)
+    return _payload(payload_id, media_type, data, drawn.size_px, drawn.size_px)
 
 
 def check_payloads(scenario: Scenario) -> None:
@@ -122,20 +122,20 @@ def check_payloads(scenario: Scenario) -> None:
         raise PayloadError("\n".join(lines))
 
 
-def _problem(id: str) -> str | None:  # noqa: A002  the catalogue's word
+def _problem(payload_id: str) -> str | None:
     """What is wrong with an id, None if nothing."""
-    name, mark, patient = id.partition("#")
+    name, mark, patient = payload_id.partition("#")
     if name not in catalogue():
         return unknown_name("image", name, catalogue())
     if mark and name in _SHIPPED:
-        return f"'{id}': '{name}' is a single file; leave out `images` and '#'"
+        return f"'{payload_id}': '{name}' is a single file; leave out `images` and '#'"
     if mark and patient not in {str(number) for number in range(PATIENTS)}:
-        return f"'{id}': '{name}' has images #0 to #{PATIENTS - 1}"
+        return f"'{payload_id}': '{name}' has images #0 to #{PATIENTS - 1}"
     return None
 
 
-def _payload(id: str, media_type: str, data: bytes, width_px: int, height_px: int) -> Payload:  # noqa: A002
-    return Payload(id, media_type, data, hashlib.sha256(data).hexdigest(), width_px, height_px)
+def _payload(payload_id: str, media_type: str, data: bytes, width_px: int, height_px: int) -> Payload:
+    return Payload(payload_id, media_type, data, hashlib.sha256(data).hexdigest(), width_px, height_px)
 
 
 def _read_shipped(shipped: _Shipped) -> bytes:
@@ -176,7 +176,8 @@ def _chest(size_px: int, patient: int) -> Plane:
         across, down, radius = chance.uniform([-0.6, -0.5, 0.04], [0.6, 0.4, 0.16]).tolist()
         image += 0.22 * lungs * _blob(x - across, y - down, radius, radius, 1.0)
     image += 0.03 * (chance.random(x.shape, dtype=np.float32) + chance.random(x.shape, dtype=np.float32) - 1)
-    return np.clip(image, 0, 1, dtype=np.float32)
+    brightness: Plane = np.clip(image, 0, 1, dtype=np.float32)
+    return brightness
 
 
 def _blob(x: Plane, y: Plane, radius_x: float, radius_y: float, edge: float) -> Plane:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -105,7 +106,7 @@ def schedule_digest(scenario: Scenario) -> str:
 class _Chunk(NamedTuple):
     """A stretch of one phase; times in seconds after the start of that phase."""
 
-    index: int
+    number: int
     phase: int
     start_s: float
     end_s: float
@@ -119,7 +120,7 @@ def _chunks(scenario: Scenario) -> Iterator[Arrivals]:
     for phase_index, phase in enumerate(scenario.phases):
         area = _Area.under(phase)
         for chunk in (each for each in plan if each.phase == phase_index):
-            generator = np.random.default_rng([scenario.seed, chunk.index])
+            generator = np.random.default_rng([scenario.seed, chunk.number])
             reached = (
                 _constant(area, chunk, even_area) if phase.gaps == "constant" else _poisson(area, chunk, generator)
             )
@@ -137,7 +138,7 @@ def _plan(scenario: Scenario) -> list[_Chunk]:
     for phase_index, phase in enumerate(scenario.phases):
         pieces = math.ceil(phase.duration_s / length_s)
         edges_s = [phase.duration_s * piece / pieces for piece in range(pieces + 1)]
-        for start_s, end_s in zip(edges_s, edges_s[1:], strict=False):
+        for start_s, end_s in pairwise(edges_s):
             chunks.append(_Chunk(len(chunks), phase_index, start_s, end_s))
     return chunks
 
@@ -221,5 +222,6 @@ def _requests(
 def _choose(weights: list[float], count: int, generator: np.random.Generator) -> NDArray[np.intp]:
     """`count` indices, drawn in proportion to the weights; an index of weight 0 never comes up."""
     edges = np.cumsum(weights)
-    drawn = np.searchsorted(edges, generator.random(count) * edges[-1], side="right")
-    return np.minimum(drawn, int(np.flatnonzero(weights)[-1]))
+    drawn: NDArray[np.intp] = np.searchsorted(edges, generator.random(count) * edges[-1], side="right")
+    last = int(np.flatnonzero(weights)[-1])
+    return np.where(drawn > last, last, drawn)

@@ -8,12 +8,10 @@ A scenario is a YAML file, read by `load_scenario`; every name in it is a field 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,8 +25,9 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from scenarios.rates import Rate
-from scenarios.strict import A_LIST, ScenarioError, Strict, problems, unknown_name
+from scenarios.mix import Kind, Mix, PayloadShare, one_per_image
+from scenarios.rates import Rate  # noqa: TC001  pydantic reads the annotation
+from scenarios.strict import A_LIST, ScenarioError, Strict, Text, problems, refuse_repeats, unknown_name
 
 __all__ = [
     "Kind", "Mix", "Objectives", "PayloadShare", "Phase", "Scenario", "ScenarioError", "load_scenario",
@@ -44,69 +43,8 @@ def _plain(name: str) -> str:
     return name
 
 
-Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_plain)]
 """Names become parts of file names and values of columns."""
-
-
-class Kind(StrEnum):
-    """What a request asks of the ensemble: the outputs of one model, or of all."""
-
-    CLASSIFIER = "classifier"
-    DETECTOR = "detector"
-    ENCODER = "encoder"
-    ENSEMBLE = "ensemble"
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether a text sent along has any effect."""
-        return self in {Kind.ENCODER, Kind.ENSEMBLE}
-
-
-class Mix(Strict):
-    """How requests divide among the kinds, as relative weights: `ensemble: 7, detector: 3` is 70 % and 30 %."""
-
-    classifier: NonNegativeFloat = 0.0
-    detector: NonNegativeFloat = 0.0
-    encoder: NonNegativeFloat = 0.0
-    ensemble: NonNegativeFloat = 0.0
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not sum(self._weights):
-            raise ValueError(f"all weights are 0; give one of {', '.join(Kind)} a weight above 0")
-        return self
-
-    @property
-    def _weights(self) -> tuple[float, ...]:
-        return (self.classifier, self.detector, self.encoder, self.ensemble)
-
-    @property
-    def shares(self) -> dict[Kind, float]:
-        """Share of each kind, 0..1, in the order of `Kind`; they sum to 1."""
-        return {kind: weight / sum(self._weights) for kind, weight in zip(Kind, self._weights, strict=True)}
-
-
-class PayloadShare(Strict):
-    """Images to send, by their id in the payload catalogue, and their relative weight among all.
-
-    `images: 8` asks for eight different ones of a synthetic family; the weight is for all eight together.
-    """
-
-    id: Text
-    share: PositiveFloat = 1.0
-    images: Annotated[int, Field(ge=1, le=64)] = 1
-
-
-def _one_per_image(payloads: tuple[PayloadShare, ...]) -> tuple[PayloadShare, ...]:
-    """Spell families out, so that the index of a payload says which image was sent."""
-    single = tuple(
-        PayloadShare(id=f"{family.id}#{image}", share=family.share / family.images) if family.images > 1 else family
-        for family in payloads
-        for image in range(family.images)
-    )
-    _refuse_repeats("image", [payload.id for payload in single])
-    return single
 
 
 class Phase(Strict):
@@ -164,7 +102,7 @@ class Objectives(Strict):
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        _refuse_repeats("objective", [*self.must_pass, *self.must_not_fail])
+        refuse_repeats("objective", [*self.must_pass, *self.must_not_fail])
         return self
 
 
@@ -178,7 +116,7 @@ class Scenario(Strict):
     phases: Annotated[tuple[Phase, ...], A_LIST, Field(min_length=1, max_length=255)]
     mix: Mix = Mix(ensemble=1.0)
     payloads: Annotated[
-        tuple[PayloadShare, ...], A_LIST, Field(min_length=1, max_length=1000), AfterValidator(_one_per_image)
+        tuple[PayloadShare, ...], A_LIST, Field(min_length=1, max_length=1000), AfterValidator(one_per_image)
     ]
     with_text_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the encoder and ensemble requests that carry a text; the other kinds have no use for one."""
@@ -193,7 +131,7 @@ class Scenario(Strict):
 
     @model_validator(mode="after")
     def _phases_agree(self) -> Self:
-        _refuse_repeats("phase", [phase.name for phase in self.phases])
+        refuse_repeats("phase", [phase.name for phase in self.phases])
         loops = {"open" if phase.rate else "closed" for phase in self.phases}
         if len(loops) > 1:
             raise ValueError("phases: some have `rate` and some `users`; a scenario is open loop or closed loop")
@@ -294,12 +232,6 @@ class Scenario(Strict):
         return None
 
 
-def _refuse_repeats(what: str, names: list[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{what} named more than once: {', '.join(repeated)}")
-
-
 def shipped_scenarios() -> list[Path]:
     """The scenario files that come with the harness, in the order of their names."""
     return sorted(Path(__file__).parent.glob("*.yaml"))
@@ -330,7 +262,7 @@ def _find(given: Path) -> Path:
     return shipped[given.name]
 
 
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401  a YAML file may hold anything
+def _read_yaml(path: Path) -> object:
     try:
         return YAML(typ="safe", pure=True).load(StringIO(path.read_text(encoding="utf-8")))
     except OSError as error:

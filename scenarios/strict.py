@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +18,8 @@ Location = tuple[int | str, ...]
 
 A_LIST: Final = Field(strict=False)
 """Lets a YAML list become a tuple, which strict validation would refuse; its items stay strict."""
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class ScenarioError(Exception):
@@ -32,7 +35,7 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, given: Any) -> Any:  # noqa: ANN401  anything may come out of a YAML file
+    def _refuse_unknown_keys(cls, given: object) -> object:
         """Runs first, so that a misspelt key is not reported as a missing one as well."""
         if isinstance(given, dict):
             allowed = [field.alias or name for name, field in cls.model_fields.items()]
@@ -48,6 +51,13 @@ def unknown_name(what: str, name: str, allowed: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     return f"unknown {what} '{name}': {hint}allowed are {', '.join(allowed)}"
+
+
+def refuse_repeats(what: str, names: list[str]) -> None:
+    """Raise `ValueError`, which pydantic turns into a problem, if a name occurs twice."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{what} named more than once: {', '.join(repeated)}")
 
 
 def problems(error: ValidationError) -> list[str]:
@@ -71,23 +81,22 @@ def _line(detail: ErrorDetails) -> str:
 
 
 def _what_is_wrong(detail: ErrorDetails) -> str:
-    found = f"but is {_shown(detail['input'])}"
     match detail["type"]:
         case "missing":
             return "is missing"
         case "value_error":  # our own words
             return detail["msg"].removeprefix("Value error, ")
         case "model_type":
-            return f"should be a group of named values, {found}"
+            wanted = "be a group of named values"
         case "tuple_type":
-            return f"should be a list, {found}"
+            wanted = "be a list"
         case "too_short":
-            fewest = detail["ctx"]["min_length"]
-            return f"should have at least {'one entry' if fewest == 1 else f'{fewest} entries'}, {found}"
+            wanted = f"have entries, at least {detail['ctx']['min_length']}"
         case "too_long":
-            return f"should have at most {detail['ctx']['max_length']} entries, {found}"
+            wanted = f"have entries, at most {detail['ctx']['max_length']}"
         case _:
-            return f"{detail['msg'].removeprefix('Input ').removeprefix('String ')}, {found}"
+            wanted = detail["msg"].partition(" should ")[2] or detail["msg"]
+    return f"should {wanted}, but is {_shown(detail['input'])}"
 
 
 def _shown(given: object, longest: int = 60) -> str:

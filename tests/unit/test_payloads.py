@@ -18,8 +18,8 @@ from scenarios.scenario import Scenario, ScenarioError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DICOM = [id for id in catalogue() if id.startswith("dicom-")]
-CHEST = [id for id in catalogue() if id.startswith("chest-")]
+DICOM = [name for name in catalogue() if name.startswith("dicom-")]
+CHEST = [name for name in catalogue() if name.startswith("chest-")]
 SMALL = "chest-jpeg-20kb"
 
 
@@ -48,7 +48,7 @@ def test_dicom_is_recognisable_and_needs_no_network(payload_id: str) -> None:
 
 
 def test_dicom_comes_in_several_transfer_syntaxes() -> None:
-    syntaxes = {dcmread(BytesIO(load_payload(id).data)).file_meta.TransferSyntaxUID for id in DICOM}
+    syntaxes = {dcmread(BytesIO(load_payload(name).data)).file_meta.TransferSyntaxUID for name in DICOM}
     assert len(syntaxes) == len(DICOM) - 1
 
 
