@@ -20,7 +20,7 @@ from pathlib import Path
 
 from radstream import RadstreamError
 from radstream.device import Device
-from radstream.gpu_metrics import die_with_parent
+from radstream.lifetime import die_with_parent
 from radstream.service_time import parse_device_times
 
 HERE = Path(__file__).resolve().parent

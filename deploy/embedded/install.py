@@ -130,8 +130,8 @@ def _only_installer() -> Iterator[None]:
 
 
 def _build(target: ServerInstallation, libpython: Path) -> Path:
-    _say("installing tritonserver (about 60 MB to download, 240 MB on disk; once) ...")
     uv = find_uv()
+    _say("installing tritonserver (about 60 MB to download, 240 MB on disk; once) ...")
     python = Path(sys.base_prefix) / "bin" / _PYTHON
     venv = target.directory / "venv"
     _run([*uv, "venv", "--python", str(python), str(venv)])

@@ -8,9 +8,7 @@ Started by serve.py, whose process becomes tritonserver; it dies with that proce
 """
 
 import argparse
-import ctypes
 import os
-import signal
 import socket
 import sys
 import threading
@@ -23,6 +21,7 @@ from typing import Any
 
 from radstream import RadstreamError
 from radstream.device import Device, DeviceState
+from radstream.lifetime import die_with_parent
 
 # The emulated board: figures like those of a T4, made up as the labels say.
 _IDLE_W, _BUSY_W = 12.0, 70.0
@@ -152,14 +151,6 @@ def handler_for(collector: Collector, labels: Mapping[str, str]) -> type[BaseHTT
             """Log nothing: a scrape a second would fill the server's log."""
 
     return Handler
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends; end at once if it already has."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        sys.exit("the process that started this one has ended")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from radstream.lifetime import exit_without_parent
 from radstream.preprocessing import ModelInputs, preprocess
 from radstream.triton_requests import Outputs, respond, tensor
 
@@ -16,6 +17,7 @@ class PreprocessModel:
 
     def __init__(self) -> None:
         """Find out the name of this pod, which every answer carries as `served_by`."""
+        exit_without_parent()
         name = os.environ.get("POD_NAME") or socket.gethostname()
         self._served_by = np.array([name.encode()], dtype=np.object_)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from radstream import RadstreamError
 from radstream.device import Device, sleep_until
+from radstream.lifetime import exit_without_parent
 from radstream.service_time import parse_service_time
 from radstream.triton_requests import Outputs, batch_size, respond
 
@@ -23,6 +24,7 @@ class StandIn:
         Raises:
             RadstreamError: the server has no device file, or the model no device time.
         """
+        exit_without_parent()
         config = json.loads(arguments["model_config"])
         self._model = config["name"].removeprefix("radstream_")
         self._answer = answer
