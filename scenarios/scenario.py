@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from scenarios.mix import Kind, Mix, PayloadShare, one_per_image
-from scenarios.rates import Rate  # noqa: TC001  pydantic reads the annotation
+from scenarios.rates import Rate
 from scenarios.strict import A_LIST, ScenarioError, Strict, Text, problems, refuse_repeats, unknown_name
 
 __all__ = [

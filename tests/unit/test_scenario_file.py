@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scenarios.scenario import ScenarioError, load_scenario
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,8 @@ ONE_EDIT = {
         "warmup: true",
         "warm_up: true",
         (
-            "phases[0]: unknown key 'warm_up': did you mean 'warmup'? allowed are name, duration_s, warmup, rate, gaps, "
-            "users, think_time_s, users_per_s"
+            "phases[0]: unknown key 'warm_up': did you mean 'warmup'? allowed are name, duration_s, warmup, rate, "
+            "gaps, users, think_time_s, users_per_s"
         ),
     ),
     "misspelt unit": (
