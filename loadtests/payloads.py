@@ -77,7 +77,7 @@ _SHIPPED: Final = {
     "dicom-ct-head": _Shipped("J2K_pixelrep_mismatch.dcm", 512, 512),  # JPEG 2000 lossless, 139 KB
     "dicom-mr-vessel": _Shipped("MR_small_RLE.dcm", 64, 64),  # RLE lossless, 8 KB
     "dicom-mr-abdomen": _Shipped("examples_overlay.dcm", 484, 300),  # uncompressed, 322 KB, two display windows
-    "dicom-pattern": _Shipped("image_dfl.dcm", 512, 512),  # deflated data set, 5 KB
+    "dicom-nm-body": _Shipped("JPEG2000.dcm", 256, 1024),  # JPEG 2000 lossy, 3 KB
 }
 _DRAWN: Final = {
     "chest-jpeg-20kb": _Drawn(512, 75),

@@ -112,7 +112,7 @@ def test_a_scenario_with_unknown_images_is_refused_one_line_each() -> None:
             "purpose": "a test",
             "expected_verdict": "none",
             "phases": [{"name": "main", "duration_s": 1, "rate": {"requests_per_s": 1}}],
-            "payloads": [{"id": "chest"}, {"id": SMALL}, {"id": "dicom-pattern", "images": 2}],
+            "payloads": [{"id": "chest"}, {"id": SMALL}, {"id": "dicom-nm-body", "images": 2}],
             "objectives": {"must_pass": ["latency_p95"]},
         }
     )
@@ -120,6 +120,6 @@ def test_a_scenario_with_unknown_images_is_refused_one_line_each() -> None:
         check_payloads(scenario)
     assert [line.split(": ")[:3] for line in str(raised.value).splitlines()] == [
         ["plain", "payloads", "unknown image 'chest'"],
-        ["plain", "payloads", "'dicom-pattern#0'"],
-        ["plain", "payloads", "'dicom-pattern#1'"],
+        ["plain", "payloads", "'dicom-nm-body#0'"],
+        ["plain", "payloads", "'dicom-nm-body#1'"],
     ]
