@@ -6,34 +6,45 @@ Figures are `matplotlib.figure.Figure` objects; nothing global is touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from reports import wording
 from reports.palette import KIND_COLOURS, SERIES_COLOURS, STATUS_COLOURS, light
 from reports.series import FloatArray, Mark, PhaseSpan, Timeline
 from reports.tables import KindLatency, needed_for
 
-LAG_LIMIT_MS: Final = 5.0
 WIDTH_IN: Final = 11.0
 PANEL_IN: Final = 1.25
 QUIET_EVENTS: Final = frozenset({"started", "worker_finished", "finished"})
 MOST_LANES: Final = 4
+MOST_TICKS: Final = 12
+TICK_STEPS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 FEW: Final = 30
-_LEFT, _RIGHT = 0.075, 0.835
+_LEFT, _RIGHT = 0.075, 0.825
 _LETTER_IN: Final = 0.067
 _INNER_IN: Final = WIDTH_IN * (_RIGHT - _LEFT)
 
 _Draw: TypeAlias = Callable[[Axes, Timeline], None]
 
 
-def timeline_figure(timeline: Timeline, latency_limit_ms: float | None = None) -> Figure:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Lines to draw, in ms; None where there is no limit."""
+
+    latency_ms: float | None = None
+    lag_ms: float | None = None
+
+
+def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
     """All that changed during the run, panel above panel on one time axis."""
-    panels = _panels(timeline, latency_limit_ms)
+    panels = _panels(timeline, limits)
     lanes = _event_lanes(timeline)
     heights = [0.3 + 0.17 * (max(lanes.values(), default=-1) + 1), *(PANEL_IN for _ in panels)]
     # Margins and the space between panels are given in inches, so that more panels make a longer figure, not finer ones.
@@ -51,6 +62,7 @@ def timeline_figure(timeline: Timeline, latency_limit_ms: float | None = None) -
     axes[-1].tick_params(labelbottom=True)
     axes[-1].set_xlabel("time since the run's start", color=light("muted"), fontsize=9)
     axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.seconds(value) if value else "0"))
+    axes[-1].xaxis.set_major_locator(FixedLocator(_time_ticks(timeline.end_s)))
     axes[-1].set_xlim(0, timeline.end_s)
     return figure
 
@@ -63,7 +75,7 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(
         left=0.075, right=0.98, top=1 - 0.32 / (2.7 * lines + 0.4), bottom=0.5 / (2.7 * lines + 0.4),
-        hspace=0.32, wspace=0.06,
+        hspace=0.32, wspace=0.08,
     )  # fmt: skip
     for axis, kind in zip(grid.flat, kinds, strict=False):
         _plain(axis)
@@ -76,11 +88,12 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
     return figure
 
 
-def _panels(timeline: Timeline, latency_limit_ms: float | None) -> list[_Draw]:
-    panels: list[_Draw] = [_rates, lambda axis, shown: _latency(axis, shown, latency_limit_ms), _failures, _in_flight]
+def _panels(timeline: Timeline, limits: Limits) -> list[_Draw]:
+    panels: list[_Draw] = [_rates, partial(_latency, limit_ms=limits.latency_ms), _failures, _in_flight]
     if timeline.answers_per_s:
         panels.append(_servers)
-    panels.append(_lag)
+    if _seen(timeline.lag_worst_ms):
+        panels.append(partial(_lag, limit_ms=limits.lag_ms))
     if _seen(timeline.client_cpu_ratio):
         panels.append(_client_cpu)
     if timeline.gpu_busy_ratio:
@@ -112,7 +125,8 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
             middles[lost], np.full(int(lost.sum()), 0.95), "^", transform=axis.get_xaxis_transform(), markersize=4,
             color=light("vermillion"), linestyle="none", label="p95 never:\n> 5 % failed",
         )  # fmt: skip
-    _limit(axis, limit_ms, "limit")
+    _limit(axis, limit_ms, "limit of p95")
+    axis.set_ylim(top=axis.get_ylim()[1] * 2)  # room for the triangles
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
     axis.yaxis.set_minor_formatter(NullFormatter())
     _legend(axis)
@@ -141,12 +155,12 @@ def _servers(axis: Axes, shown: Timeline) -> None:
     _stack(axis, shown.edges_s, shown.answers_per_s, SERIES_COLOURS)
 
 
-def _lag(axis: Axes, shown: Timeline) -> None:
+def _lag(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
     _title(axis, "Generator lag: how late we sent (log)")
     axis.set_yscale("log")
     _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, 0.01), "grey", "worst", 0.9)
     _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, 0.01), "blue", "p99", 1.3)
-    _limit(axis, LAG_LIMIT_MS, "limit")
+    _limit(axis, limit_ms, "limit of p99")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
     axis.yaxis.set_minor_formatter(NullFormatter())
     _legend(axis)
@@ -162,7 +176,7 @@ def _client_cpu(axis: Axes, shown: Timeline) -> None:
 def _gpu(axis: Axes, shown: Timeline) -> None:
     _title(axis, "GPU utilisation" + (" – EMULATED DEVICE" if shown.gpu_emulated else ""))
     for (device, busy), colour in zip(list(shown.gpu_busy_ratio.items())[: len(SERIES_COLOURS)], SERIES_COLOURS, strict=False):
-        _steps(axis, shown.edges_s, busy, colour, wording.shortened(device, 22), 1.2)
+        _steps(axis, shown.edges_s, busy, colour, wording.name(device), 1.2)
     _percent_axis(axis, 1.0)
     _legend(axis)
 
@@ -235,7 +249,7 @@ def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None
         if value is not None and np.isfinite(value):
             axis.plot([value], [ratio], "o", color=colour, markersize=4.5, markeredgecolor=light("paper"), zorder=5)
     axis.text(
-        0.985, 0.06, "\n".join(_quantile_lines(kind)), transform=axis.transAxes, ha="right", va="bottom", fontsize=8.5,
+        0.02, 0.94, "\n".join(_quantile_lines(kind)), transform=axis.transAxes, ha="left", va="top", fontsize=8.5,
         color=light("ink"), linespacing=1.4, bbox={"facecolor": light("paper"), "edgecolor": "none", "pad": 2}, zorder=6,
     )  # fmt: skip
 
@@ -253,7 +267,7 @@ def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], col
     for (name, rates), colour in zip(named.items(), colours, strict=False):
         top = below + rates
         axis.stairs(
-            top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.shortened(name, 24)
+            top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.name(name)
         )
         below = top
     axis.set_ylim(bottom=0)
@@ -278,8 +292,8 @@ def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
     if limit_ms is not None:
         axis.axvline(limit_ms, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
         axis.text(
-            limit_ms, 0.5, f"limit {wording.milliseconds(limit_ms)} ", color=light("vermillion"), fontsize=8,
-            rotation=90, ha="right", va="center",
+            limit_ms, 0.04, f"limit {wording.milliseconds(limit_ms)}", color=light("vermillion"), fontsize=8,
+            rotation=90, ha="right", va="bottom",
         )  # fmt: skip
 
 
@@ -319,6 +333,12 @@ def _visible(shown: Timeline) -> list[PhaseSpan]:
 
 def _loud(mark: Mark, shown: Timeline) -> bool:
     return mark.event not in QUIET_EVENTS and 0 <= mark.at_s <= shown.end_s
+
+
+def _time_ticks(end_s: float) -> list[float]:
+    """At most twelve places on the time axis, whole seconds, minutes or hours apart."""
+    step = next((step for step in TICK_STEPS_S if end_s / step <= MOST_TICKS), end_s / MOST_TICKS)
+    return [place * step for place in range(int(end_s / step) + 1)]
 
 
 def _event_words(mark: Mark) -> str:

@@ -8,6 +8,7 @@ gap: nothing was observed there. A rate of 0 was observed.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -104,8 +105,9 @@ class RequestColumns:
 
     @property
     def response_ms(self) -> FloatArray:
-        """What a caller waits; infinite without a good answer."""
-        return np.where(self.having(OK), (self.done_s - self.intended_s) * 1e3, np.inf)
+        """What a caller waits; infinite without a good answer that is known to have come."""
+        good = self.having(OK) & ~np.isnan(self.done_s)
+        return np.where(good, (self.done_s - self.intended_s) * 1e3, np.inf)
 
     def having(self, status: str) -> npt.NDArray[np.bool_]:
         places = np.flatnonzero(self.status == status)
@@ -192,7 +194,7 @@ def quantiles_by_bin(
 def rank(quantile: float, sizes: IntArray) -> IntArray:
     """Place of the nearest-rank quantile among n sorted values, counted from 0."""
     # 0.95 * 20 is 19.000000000000004 in some products: the small step keeps whole numbers whole.
-    return np.maximum(np.ceil(quantile * sizes - 1e-9).astype(np.int64) - 1, 0)
+    return np.asarray(np.maximum(np.ceil(quantile * sizes - 1e-9) - 1, 0), dtype=np.int64)
 
 
 def most_in_flight(edges_s: FloatArray, sent_s: FloatArray, done_s: FloatArray) -> FloatArray:
@@ -283,13 +285,17 @@ def _queued(edges_s: FloatArray, samples: Iterable[Mapping[str, Any]], started_a
 
 def _gpu_busy(edges_s: FloatArray, samples: Sequence[Mapping[str, Any]], started_at: float) -> dict[str, FloatArray]:
     """Mean busy ratio of each device and bin, from the engine's activity where it is known."""
-    known: dict[str, list[tuple[float, float]]] = {}
+    known: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for sample in samples:
         busy = sample.get("engine_active_ratio")
         busy = sample.get("util_ratio") if busy is None else busy
         if busy is not None:
-            known.setdefault(f"{sample['server']} {str(sample['gpu'])[:12]}", []).append((sample["at"] - started_at, busy))
-    return {device: _mean(edges_s, known[device]) for device in sorted(known)}
+            device = (str(sample["server"]), str(sample["gpu"]))
+            known.setdefault(device, []).append((sample["at"] - started_at, busy))
+    # A server with one device needs no name for it.
+    devices = Counter(server for server, _ in known)
+    named = {device: device[0] if devices[device[0]] == 1 else " ".join(device) for device in sorted(known)}
+    return {name: _mean(edges_s, known[device]) for device, name in named.items()}
 
 
 def _summary(edges_s: FloatArray, known: Sequence[tuple[float, float]], pick: np.ufunc) -> FloatArray:
@@ -307,7 +313,8 @@ def _mean(edges_s: FloatArray, known: Sequence[tuple[float, float]]) -> FloatArr
     inside = places >= 0
     sums = np.bincount(places[inside], weights=values[inside], minlength=edges_s.size - 1)
     counts = np.bincount(places[inside], minlength=edges_s.size - 1)
-    return np.divide(sums, counts, out=np.full(sums.size, np.nan), where=counts > 0)
+    means: FloatArray = np.divide(sums, counts, out=np.full(sums.size, np.nan), where=counts > 0)
+    return means
 
 
 def _bins(edges_s: FloatArray, at_s: FloatArray) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,8 @@ import pandas as pd
 
 from loadtests.recording import IN_FLIGHT, OK, Recording
 from reports.series import BAD, QUANTILES, FloatArray, rank, request_columns
+from slo_checks.asserted import asserted_phases, asserted_requests, completed, is_in
+from slo_checks.verdict import Conservation
 
 MOST_CURVE_POINTS: Final = 400
 MOST_EXAMPLES: Final = 4
@@ -98,7 +101,9 @@ class GeneratorLag:
 
 def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
     """A row for each kind that was asked for outside warm-up, and one for all kinds together if there are several."""
-    rows = recording.requests[judged_rows(recording)]
+    rows = asserted_requests(recording)
+    if not completed(recording):  # what we did not wait for is nobody's failure, here as in the verdicts
+        rows = rows[(rows["status"] != IN_FLIGHT).to_numpy(dtype=bool)]
     if rows.empty:
         return ()
     columns = request_columns(rows)
@@ -109,17 +114,10 @@ def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
     return tuple(found)
 
 
-def judged_rows(recording: Recording) -> npt.NDArray[np.bool_]:
-    """Which rows count: those due outside warm-up."""
-    warm_up = [phase.name for phase in recording.plan.scenario.phases if phase.warmup]
-    return np.asarray(~recording.requests["phase"].isin(warm_up).to_numpy(dtype=bool))
-
-
 def errors_by_class(recording: Recording) -> tuple[ErrorClass, ...]:
     """What did not end well, by class, most frequent first."""
-    status = recording.requests["status"]
-    bad = (status != OK).to_numpy(dtype=bool)
-    rows = recording.requests[bad].assign(judged=judged_rows(recording)[bad])
+    rows = recording.requests[(recording.requests["status"] != OK).to_numpy(dtype=bool)]
+    rows = rows.assign(judged=is_in(rows, "phase", asserted_phases(recording)))
     found = [_error_class(name, rows[(rows["status"] == name).to_numpy(dtype=bool)]) for name in BAD]
     return tuple(sorted((each for each in found if each is not None), key=lambda each: -each.count))
 
@@ -158,8 +156,7 @@ def generator_lag(recording: Recording) -> GeneratorLag:
 
 def load_processes(recording: Recording) -> tuple[LoadProcess, ...]:
     """Each load process that left a sample, a row or a last word."""
-    rows = recording.requests["worker"].value_counts()
-    counts = {int(worker): int(count) for worker, count in rows.items()}
+    counts = Counter[int](recording.requests["worker"].tolist())
     said = {record.worker: record for record in (recording.manifest.workers if recording.manifest else ())}
     sampled = {int(sample["worker"]) for sample in recording.client}
     found = []
@@ -174,7 +171,7 @@ def load_processes(recording: Recording) -> tuple[LoadProcess, ...]:
                 worker=worker,
                 host=record.host if record else None,
                 delivered=record.delivered if record else None,
-                rows=counts.get(worker, 0),
+                rows=counts[worker],
                 cpu_mean_ratio=sum(cpu) / len(cpu) if cpu else None,
                 cpu_worst_ratio=max(cpu, default=None),
                 rss_first_bytes=rss[0] if rss else None,
@@ -250,3 +247,11 @@ def _names(rows: pd.DataFrame, status: str) -> tuple[str, ...]:
 def _distinct(column: pd.Series[Any]) -> tuple[str, ...]:
     values: Sequence[Any] = column.dropna().unique().tolist()
     return tuple(sorted(str(value) for value in values))
+
+
+def unaccounted(conservation: Conservation) -> int | None:
+    """Requests scheduled of which no term of the balance tells; 0 in a sound recording, None if nothing was planned."""
+    if conservation.scheduled is None:
+        return None
+    told = conservation.ok + sum(conservation.failed.values()) + conservation.in_flight + conservation.not_sent
+    return conservation.scheduled - told - (conservation.lost or 0)

@@ -6,7 +6,11 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
-UNKNOWN: Final = "–"
+from slo_checks.estimate import Estimate
+from slo_checks.objectives import Objective
+from slo_checks.verdict import Outcome
+
+UNKNOWN: Final = "–"  # noqa: RUF001 - a dash, for people
 NEVER: Final = "never"
 LONGEST_TEXT: Final = 160
 STATUS_WORDS: Final = {
@@ -21,6 +25,13 @@ STATUS_WORDS: Final = {
     "other": "other error",
     "in_flight": "no outcome at the end",
     "not_sent": "not sent",
+}
+OUTCOME_WORDS: Final = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
+OUTCOME_SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?"}
+ROLE_WORDS: Final = {
+    "must_pass": "must be proven",
+    "must_not_fail": "must not be missed",
+    "not_asked": "shown only",
 }
 _KILO: Final = 1000.0
 _MINUTE_S: Final = 60
@@ -73,13 +84,36 @@ def mebibytes(value: int | None) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A value in the unit of its objective."""
+    """A value in the unit of its objective: ``ratio``, ``s``, ``ms`` or any other, which is then named."""
     if value is None or math.isnan(value):
         return UNKNOWN
-    spoken = {"ratio": percent, "ms": milliseconds, "s": seconds}
-    if unit in spoken:
-        return spoken[unit](value)
-    return f"{_three_digits(value)} {unit}".strip()
+    match unit:
+        case "ratio":
+            return percent(value, 3)
+        case "ms":
+            return milliseconds(value)
+        case "s":
+            return seconds(value)
+        case _:
+            return f"{_three_digits(value)} {unit}".strip()
+
+
+def promise(objective: Objective) -> str:
+    """The bound as people write it: ``≥ 99.9 %``."""
+    sign = "≥" if objective.comparison == "at_least" else "≤"
+    return f"{sign} {quantity(objective.bound, objective.unit)}"
+
+
+def interval(estimate: Estimate, unit: str) -> str | None:
+    """The bounds that the data support, or None without any."""
+    low, high = quantity(estimate.low, unit), quantity(estimate.high, unit)
+    if estimate.low is None and estimate.high is None:
+        return None
+    if estimate.low is None:
+        return f"at most {high}"
+    if estimate.high is None:
+        return f"at least {low}"
+    return f"{low} to {high}"
 
 
 def utc(at: float | None) -> str:
@@ -91,6 +125,15 @@ def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
     """One line of at most ``longest`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def name(text: str, longest: int = 24) -> str:
+    """A server's or device's name; what tells such names apart is at their end, so that the middle is left out."""
+    line = " ".join(text.split())
+    if len(line) <= longest:
+        return line
+    tail = longest // 2
+    return f"{line[: longest - tail - 1]}…{line[-tail:]}"
 
 
 def _round_ends(digits: int) -> tuple[str, str]:

@@ -1,0 +1,105 @@
+"""Contents -> Markdown for a CI job's summary [pure]: the verdict in one screen."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from reports import wording
+from reports.contents import Contents
+from reports.page import target_words
+from slo_checks.verdict import Conservation, Outcome, Verdict
+
+EMOJI: Final = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.INCONCLUSIVE: "⚠️"}
+_LONGEST_CELL: Final = 240
+_MARKS: Final = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def summary(contents: Contents, report: str | None = None) -> str:
+    """``report`` is where the page is, as the reader of the summary finds it."""
+    run, plan = contents.verdict, contents.recording.plan
+    parts = [
+        f"## {EMOJI[run.outcome]} {wording.OUTCOME_WORDS[run.outcome]}: {text(plan.scenario.name)}",
+        text(run.reason),
+        *_warnings(contents),
+        _verdicts(contents.by_role),
+        _key_numbers(contents),
+        f"**Every request accounted for?** {balance_line(run.conservation)}",
+    ]
+    doubts = [check for check in run.validity if check.ok is not True]
+    if doubts:
+        lines = [f"- {'❌ violated' if each.ok is False else '⚠️ not checked'}: {text(each.reason)}" for each in doubts]
+        parts.append("**Doubts about the measurement**\n\n" + "\n".join(lines))
+    if report is not None:
+        parts.append(f"Full report: `{report.replace('`', '')}`")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def balance_line(conservation: Conservation) -> str:
+    """The conservation equation with its numbers."""
+    failed = [f"{count:,} {status}" for status, count in conservation.failed.items() if count]
+    terms = [
+        f"{conservation.ok:,} ok",
+        *(failed or ["0 failed"]),
+        f"{conservation.in_flight:,} in flight",
+        f"{conservation.not_sent:,} not sent",
+        f"{wording.count(conservation.lost)} lost",
+    ]
+    return f"{wording.count(conservation.scheduled)} scheduled = " + " + ".join(terms)
+
+
+def text(given: str) -> str:
+    """``given`` on one line, so that nothing in it is read as Markdown or HTML."""
+    return _MARKS.sub(r"\\\1", html.escape(wording.shortened(given, _LONGEST_CELL), quote=False))
+
+
+def _warnings(contents: Contents) -> list[str]:
+    manifest = contents.recording.manifest
+    said = []
+    if contents.emulated:
+        said.append("> **Emulated device**: GPU times and utilisation in these numbers are emulated, not measured.")
+    if manifest is None:
+        said.append("> **Not sealed**: the run did not finish, and rows may be missing.")
+    elif manifest.ended == "interrupted":
+        said.append(f"> **Interrupted**: {text(manifest.end_reason)}.")
+    if contents.recording.requests.empty:
+        said.append("> **No data**: the recording holds no request rows.")
+    return said
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "No objective was judged."
+    rows = [("Outcome", "Promise", "Promised", "Measured", "Samples", "Role", "Why"), ("---",) * 7]
+    rows += [_row(verdict) for verdict in verdicts]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    objective, estimate = verdict.objective, verdict.estimate
+    bounds = wording.interval(estimate, objective.unit)
+    measured = wording.quantity(estimate.value, objective.unit) + (f" ({bounds})" if bounds else "")
+    return (
+        f"{EMOJI[verdict.outcome]} {wording.OUTCOME_WORDS[verdict.outcome]}",
+        text(objective.title),
+        wording.promise(objective),
+        f"{measured} emulated" if estimate.emulated else measured,
+        wording.count(estimate.samples),
+        wording.ROLE_WORDS[verdict.role],
+        text(verdict.reason),
+    )
+
+
+def _key_numbers(contents: Contents) -> str:
+    plan = contents.recording.plan
+    facts = [
+        f"target {text(target_words(plan))}",
+        f"started {wording.utc(plan.started_at)}",
+        f"lasted {wording.seconds(contents.lasted_s)}" if contents.lasted_s is not None else "no end was recorded",
+        f"{wording.count(len(contents.recording.requests))} requests recorded",
+        f"generator lag p99 {wording.milliseconds(contents.lag.p99_ms)}",
+        f"servers that answered: {len(contents.servers)}",
+    ]
+    return " · ".join(facts)

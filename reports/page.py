@@ -1,0 +1,149 @@
+"""Contents -> one self-contained HTML page [pure]: no script, nothing fetched, everything from outside escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from loadtests.recording import Plan
+from reports import palette, wording
+from reports.contents import Contents
+from reports.series import QUANTILES
+from reports.svg import inline_svg
+from reports.tables import needed_for, unaccounted
+
+MOST_ROWS: Final = 50
+SECTIONS: Final = (
+    ("verdicts", "Verdicts"), ("timeline", "Timeline"), ("latency", "Latency"), ("errors", "Errors"),
+    ("balance", "Balance"), ("validity", "Validity"), ("generator", "Generator"), ("servers", "Servers"),
+    ("reproduce", "Reproduce"), ("glossary", "Terms"),
+)  # fmt: skip
+STATUS_MEANINGS: Final = {
+    "shed": "The server refused the request: its queue was full, or the request's time in it ran out.",
+    "draining": "The server said that it was stopping.",
+    "transport": "No connection, a reset one, or one that went away without an answer.",
+    "deadline": "No answer within the scenario's deadline.",
+    "bad_input": "The server refused the image.",
+    "server_fault": "The server failed inside.",
+    "wrong_answer": "There was an answer, but not what the model must answer.",
+    "other": "Any other status code; its text says which.",
+    "in_flight": "Sent, without an outcome when the run ended.",
+    "not_sent": "Due, but the generator did not send it, because too many were under way already.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedFile:
+    """A file beside the page; ``link`` is relative to it."""
+
+    name: str
+    link: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The page's figures; None where there is nothing to draw."""
+
+    timeline: Figure | None
+    latency: Figure | None
+
+
+def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ()) -> str:
+    """The whole page as HTML."""
+    recording = contents.recording
+    plan = recording.plan
+    return _TEMPLATE.render(
+        contents=contents,
+        run=contents.verdict,
+        plan=plan,
+        manifest=recording.manifest,
+        damage=recording.damage,
+        rows=len(recording.requests),
+        target=target_words(plan),
+        run_path=f"runs/{recording.directory.name}",
+        commands="\n".join(reproduction(plan)),
+        setup=_setup(plan),
+        files=files,
+        unaccounted=unaccounted(contents.verdict.conservation),
+        bin_s=None if contents.timeline is None else float(np.diff(contents.timeline.edges_s).min()),
+        timeline_svg=_svg(figures.timeline, "timeline", "Rates, response times, failures, servers and lag over time"),
+        latency_svg=_svg(figures.latency, "latency", "Distribution of response times of each kind of request"),
+    )
+
+
+def target_words(plan: Plan) -> str:
+    """What was tested, as one line."""
+    known = [plan.target.get("name"), plan.target.get("grpc")]
+    words = [", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value) for value in known if value]
+    return " at ".join(dict.fromkeys(words)) or wording.UNKNOWN
+
+
+def reproduction(plan: Plan) -> list[str]:
+    """Commands that play the same schedule again."""
+    commands = [f"git checkout {plan.git_commit}"] if plan.git_commit else []
+    where = "" if plan.target.get("name") in {None, "embedded"} else f" --target {plan.target.get('grpc')}"
+    capacity = f" --capacity-per-s {plan.capacity_per_s:g}" if plan.capacity_per_s is not None else ""
+    return [*commands, f"radslo run {plan.scenario.name}{where} --processes {plan.workers}{capacity}"]
+
+
+def _setup(plan: Plan) -> list[tuple[str, str]]:
+    facts = {
+        "Schedule": f"{wording.count(plan.scheduled_count)} requests, digest {plan.schedule_digest or wording.UNKNOWN}",
+        "Target": json.dumps(plan.target, sort_keys=True),
+        "Capacity": "not known" if plan.capacity_per_s is None else f"{plan.capacity_per_s:g} requests per second",
+        "Deadline": wording.seconds(plan.scenario.deadline_s),
+        "In-flight cap": f"{wording.count(plan.scenario.in_flight_cap)} for each load process",
+        "Payloads": ", ".join(plan.payloads),
+        "Packages": ", ".join(f"{name} {version}" for name, version in plan.packages.items()),
+        "Host": ", ".join(f"{name} {value}" for name, value in plan.host.items()),
+    }
+    return list(facts.items())
+
+
+def _svg(figure: Figure | None, name: str, description: str) -> Markup | None:
+    # Matplotlib has escaped every text in the figure, so that the SVG is safe as it stands.
+    return None if figure is None else Markup(inline_svg(figure, name, description))  # noqa: S704
+
+
+def _cut_off(rows: Sized) -> str:
+    """A table never grows without end; what it leaves out is said."""
+    rest = len(rows) - MOST_ROWS
+    return f"and {wording.count(rest)} more, in the files below" if rest > 0 else ""
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    )  # fmt: skip
+    spoken = (
+        wording.count, wording.percent, wording.milliseconds, wording.seconds, wording.mebibytes, wording.quantity,
+        wording.promise, wording.interval, wording.utc, wording.shortened,
+    )  # fmt: skip
+    environment.filters |= {function.__name__: function for function in spoken}
+    environment.globals |= {
+        "light": palette.css_variables(palette.LIGHT),
+        "dark": palette.css_variables(palette.DARK),
+        "sections": SECTIONS,
+        "outcome_words": wording.OUTCOME_WORDS,
+        "outcome_signs": wording.OUTCOME_SIGNS,
+        "role_words": wording.ROLE_WORDS,
+        "status_words": wording.STATUS_WORDS,
+        "status_meanings": STATUS_MEANINGS,
+        "unknown": wording.UNKNOWN,
+        "needed": {name: needed_for(quantile) for name, quantile in QUANTILES.items()},
+        "most_rows": MOST_ROWS,
+        "cut_off": _cut_off,
+    }
+    return environment
+
+
+_TEMPLATE: Final = _environment().get_template("page.html")
