@@ -41,7 +41,7 @@ _NORMALISED = (
 ).astype(np.float32)
 
 # A deflated data set inflates in full while it is read, before its size can be checked.
-_DEFLATED = b"1.2.840.10008.1.2.1.99\x00"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 # What Pillow and pydicom have been seen to raise on hostile bytes; all mean "this file cannot be decoded".
 _DECODER_ERRORS = (
@@ -145,6 +145,9 @@ def _decode_dicom(data: bytes, max_pixels: int) -> Image.Image:
             "a chest X-ray is one frame of MONOCHROME1 or MONOCHROME2"
         )
         raise BadInputError(message)
+    if int(dataset.BitsAllocated) not in {8, 16}:
+        message = f"DICOM image has {dataset.BitsAllocated} bits a pixel; 8 and 16 are accepted"
+        raise BadInputError(message)
     return Image.fromarray(_grey_levels(dataset, np.atleast_2d(dataset.pixel_array)))
 
 
@@ -183,7 +186,8 @@ def _to_bytes(levels: npt.NDArray[np.float64], dark: float, bright: float) -> np
 def _looked_up(
     table: npt.NDArray[np.uint8], pixels: npt.NDArray[np.integer], lowest: int
 ) -> npt.NDArray[np.uint8]:
-    return table[pixels - lowest] if lowest else table[pixels]
+    """Index with the difference in 32 bits: that of two 16-bit signed values may need 17."""
+    return table[pixels.astype(np.int32) - lowest] if lowest < 0 else table[pixels - lowest]
 
 
 def _check_size(columns: int, rows: int, max_pixels: int) -> None:
