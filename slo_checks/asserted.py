@@ -45,24 +45,27 @@ class Rows:
     @property
     def good(self) -> BoolArray:
         """A right answer that is known to have come."""
-        return (self.status == STATUSES.index(OK)) & np.isfinite(self.done_us)
+        return self._are(OK) & np.isfinite(self.done_us)
 
     @property
     def failed(self) -> BoolArray:
-        return (self.status >= _FIRST_FAILURE) & (self.status <= _LAST_FAILURE)
+        return np.asarray((self.status >= _FIRST_FAILURE) & (self.status <= _LAST_FAILURE))
 
     @property
     def in_flight(self) -> BoolArray:
-        return self.status == STATUSES.index(IN_FLIGHT)
+        return self._are(IN_FLIGHT)
 
     @property
     def not_sent(self) -> BoolArray:
-        return self.status == STATUSES.index(NOT_SENT)
+        return self._are(NOT_SENT)
 
     @property
     def response_s(self) -> FloatArray:
         """What a caller waited, counted from the intended time; infinite without a good answer."""
         return np.where(self.good, self.done_us - self.intended_us, np.inf) / US_PER_S
+
+    def _are(self, status: str) -> BoolArray:
+        return np.asarray(self.status == STATUSES.index(status))
 
     def where(self, chosen: BoolArray) -> Rows:
         return Rows(self.intended_us[chosen], self.sent_us[chosen], self.done_us[chosen], self.status[chosen])
@@ -117,7 +120,7 @@ def completed(recording: Recording) -> bool:
 
 
 def asserted_spans(recording: Recording) -> Spans:
-    """Asserted phases in Unix seconds; phases that follow each other are one stretch."""
+    """Asserted phases in Unix seconds, up to the end of the run; phases that follow each other are one stretch."""
     spans: list[tuple[float, float]] = []
     end_s = recording.plan.started_at
     for phase in recording.plan.scenario.phases:
@@ -125,7 +128,8 @@ def asserted_spans(recording: Recording) -> Spans:
         if not phase.warmup:
             joined = bool(spans) and spans[-1][1] == start_s
             spans[-1:] = [(spans[-1][0], end_s)] if joined else [*spans[-1:], (start_s, end_s)]
-    return tuple(spans)
+    ended_at = recording.manifest.ended_at if recording.manifest else np.inf
+    return overlap(tuple(spans), ((-np.inf, ended_at),))
 
 
 def services_only(recording: Recording) -> Recording:
@@ -155,6 +159,17 @@ def without(spans: Spans, others: Spans) -> Spans:
 
 def length_s(spans: Spans) -> float:
     return float(sum(end - start for start, end in spans))
+
+
+def time_before(spans: Spans, moments_s: FloatArray) -> FloatArray:
+    """How much of the spans lies before each moment, in seconds."""
+    if not spans:
+        return np.zeros(len(moments_s))
+    starts, ends = np.array(spans).T
+    earlier = np.concatenate(([0.0], np.cumsum(ends - starts)))
+    place = np.searchsorted(starts, moments_s, side="right") - 1
+    current = np.clip(moments_s - starts[place], 0.0, (ends - starts)[place])
+    return np.asarray(np.where(place < 0, 0.0, earlier[place] + current), dtype=np.float64)
 
 
 def longest_silence_s(stamps_s: list[float], start_s: float, end_s: float) -> float:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from loadtests.recording import Recording
-from scenarios.scenario import Name, Scenario, Text
+from scenarios.scenario import Scenario
 from scenarios.strict import Strict, problems, unknown_name
 from slo_checks.estimate import fewest_to_prove
 
@@ -21,6 +21,8 @@ SHIPPED: Final = Path(__file__).with_name("objectives.yaml")
 IndicatorName = Literal[
     "availability", "error_rate", "latency", "pod_start", "scale_out", "gpu_utilisation", "recovery"
 ]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+Text = Annotated[str, Field(min_length=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 

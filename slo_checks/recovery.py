@@ -68,10 +68,10 @@ def outages(rows: Rows, objectives: Objectives) -> list[Outage]:
     zero_us = float(rows.intended_us[0])
     found = []
     for first, last, steady in stretches:
-        inside = missed & (place >= first) & (place <= last)
-        failures = int((inside & ~rows.good).sum())
+        inside = slice(np.searchsorted(place, first), np.searchsorted(place, last, side="right"))
+        failures = int((~rows.good[inside]).sum())
         if failures >= objectives.recovery.fewest_failures:
-            stamps_us = rows.intended_us[inside]
+            stamps_us = rows.intended_us[inside][missed[inside]]
             steady_s = None if steady is None else (zero_us + steady * window_us) / US_PER_S
             found.append(_outage(stamps_us, (zero_us + first * window_us) / US_PER_S, steady_s, failures))
     return found
@@ -86,7 +86,8 @@ def _stretches(due: np.ndarray, bad: BoolArray, steady_windows: int) -> list[tup
     """First and last missed window of each stretch, and the first of the steady windows that end it."""
     found: list[tuple[int, int, int | None]] = []
     first: int | None = None
-    last, calm = 0, []
+    last = 0
+    calm: list[int] = []
     for window in np.flatnonzero(due > 0).tolist():
         if bad[window]:
             first, last, calm = window if first is None else first, window, []

@@ -1,13 +1,32 @@
-"""Verdicts: what an objective's indicator says about one recording, and whether that is enough to judge."""
+"""Verdicts: what an objective's indicator says about one recording, and whether that is enough to judge [pure].
+
+A whole interval on the good side of the bound passes, a whole interval on the bad side fails, and everything else is
+inconclusive: too little data, none at all, or a measurement that cannot be trusted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Final, Literal
 
-if TYPE_CHECKING:
-    from slo_checks.objectives import Objective
+from loadtests.recording import Recording
+from slo_checks.asserted import services_only
+from slo_checks.completeness import completeness, conservation
+from slo_checks.estimate import Estimate, fewest_to_prove
+from slo_checks.generator import generator
+from slo_checks.indicators import FROM_REQUESTS, estimate
+from slo_checks.objectives import Objective, Objectives, check_names, objectives_of
+from slo_checks.validity import Conservation, Effect, ValidityCheck
+from slo_checks.witness import witnesses
+
+__all__ = [
+    "Conservation", "Effect", "Estimate", "Outcome", "Role", "RunVerdict", "ValidityCheck", "Verdict", "evaluate",
+    "exit_code", "judge", "quantity", "to_json", "undermines",
+]  # fmt: skip
+
+FORMAT_VERSION: Final = 1
 
 
 class Outcome(StrEnum):
@@ -18,23 +37,7 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One indicator's value with the interval that the data support, in the unit of its objective.
-
-    ``value`` is None when nothing was measured; ``reason`` then says why. ``low`` and ``high`` are one-sided 95 %
-    confidence bounds (or what the objective asks for). ``samples`` counts what the value rests on, ``misses`` those
-    that missed. ``emulated`` is True when any of it came from an emulated device.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    samples: int
-    misses: int | None = None
-    reason: str | None = None
-    emulated: bool = False
-    evidence: tuple[str, ...] = ()
+Role = Literal["must_pass", "must_not_fail", "not_asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +49,10 @@ class Verdict:
     """
 
     objective: Objective
-    role: Literal["must_pass", "must_not_fail", "not_asked"]
+    role: Role
     outcome: Outcome
     reason: str
     estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class ValidityCheck:
-    """One condition under which the measurement itself can be trusted; ``ok`` is None when it could not be checked."""
-
-    name: str
-    ok: bool | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conservation:
-    """scheduled = ok + failed + in flight at end + not sent + lost. ``lost`` rows are the recorder's own failure."""
-
-    scheduled: int | None
-    ok: int
-    failed: dict[str, int]
-    in_flight: int
-    not_sent: int
-    lost: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +65,222 @@ class RunVerdict:
     validity: tuple[ValidityCheck, ...]
     conservation: Conservation
     emulated: bool
+
+
+def evaluate(recording: Recording, objectives: Objectives | None = None) -> RunVerdict:
+    """Judge a run by the objectives that were in force when it was planned, or by others.
+
+    Raises:
+        ObjectiveError: the plan's objectives cannot be read, or the scenario names one that does not exist.
+    """
+    known = objectives_of(recording) if objectives is None else objectives
+    check_names(recording.plan.scenario, known)
+    checks = (*completeness(recording), *generator(recording, known), *witnesses(recording, known))
+    verdicts = tuple(_verdict(recording, objective, known, checks) for objective in known.objectives.values())
+    outcome, reason = _whole_run(verdicts)
+    emulated = bool(recording.plan.target.get("emulated")) or any(sample.get("emulated") for sample in recording.gpu)
+    return RunVerdict(outcome, reason, verdicts, checks, conservation(recording), emulated)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """0 pass, 1 fail, 3 inconclusive; 2 is for errors of usage and of the tool itself."""
+    return {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}[outcome]
+
+
+# --- one objective -------------------------------------------------------------------------------------------------
+
+
+def judge(objective: Objective, found: Estimate) -> tuple[Outcome, str]:
+    """What an estimate proves by itself, in a sentence. Comparisons with NaN are false, so NaN proves nothing."""
+    if objective.comparison == "at_least":
+        meets = found.low is not None and found.low >= objective.bound
+        misses = found.high is not None and found.high < objective.bound
+    else:
+        meets = found.high is not None and found.high <= objective.bound
+        misses = found.low is not None and found.low > objective.bound
+    if misses:
+        return Outcome.FAIL, f"misses {_target(objective)}: {_numbers(objective, found)}"
+    if meets and found.samples >= objective.fewest_samples:
+        return Outcome.PASS, f"meets {_target(objective)}: {_numbers(objective, found)}"
+    return Outcome.INCONCLUSIVE, _unproven(objective, found)
+
+
+def _unproven(objective: Objective, found: Estimate) -> str:
+    """Why nothing is proven, and how much more data would do."""
+    numbers = f": {_numbers(objective, found)}" if found.samples else ""
+    if found.samples < objective.fewest_samples and (found.samples or found.reason is None):
+        kind = "requests" if objective.allowed_miss_ratio else "samples"
+        too_few = f"too few: {found.samples:,} of {objective.fewest_samples:,} {kind}"
+        return f"{too_few}{f' ({found.reason})' if found.value is None and found.reason else ''}{numbers}"
+    if found.reason is not None:
+        return f"{found.reason}{numbers}"
+    allowed, misses = objective.allowed_miss_ratio, found.misses
+    if allowed is None or misses is None or misses > allowed * found.samples:
+        return f"not proven either way{numbers}"
+    needed = fewest_to_prove(misses, allowed, objective.confidence)
+    return f"not proven: {needed:,} requests would be needed with {_misses(misses)}{numbers}"
+
+
+def _verdict(
+    recording: Recording, objective: Objective, objectives: Objectives, checks: tuple[ValidityCheck, ...]
+) -> Verdict:
+    found = estimate(recording, objective, objectives)
+    outcome, reason = judge(objective, found)
+    doubts = [check for check in checks if check.ok is not True and _concerns(check, objective)]
+    if outcome is Outcome.PASS and doubts:
+        outcome, reason = Outcome.INCONCLUSIVE, f"{doubts[0].reason}; it alone would say: {reason}"
+    late = [check for check in doubts if check.effect is Effect.GENERATOR]
+    if outcome is Outcome.FAIL and late:
+        outcome, reason = _despite_the_generator(recording, objective, objectives, late[0], reason)
+    return Verdict(objective, _role(recording, objective.name), outcome, reason, found)
+
+
+def _concerns(check: ValidityCheck, objective: Objective) -> bool:
+    match check.effect:
+        case Effect.NONE:
+            return False
+        case Effect.WATCHED:
+            return objective.indicator not in FROM_REQUESTS
+        case Effect.BLOCKS_PASS | Effect.GENERATOR:
+            return True
+
+
+def _despite_the_generator(
+    recording: Recording, objective: Objective, objectives: Objectives, late: ValidityCheck, reason: str
+) -> tuple[Outcome, str]:
+    """A fail stands beside a bad generator only if the service alone fails as well."""
+    if objective.indicator in FROM_REQUESTS:
+        alone = estimate(services_only(recording), objective, objectives)
+        outcome, alone_reason = judge(objective, alone)
+        if outcome is Outcome.FAIL:
+            return outcome, f"{reason}; without the generator's part too ({late.name}): {alone_reason}"
+    return Outcome.INCONCLUSIVE, f"{late.reason}; it alone would say: {reason}"
+
+
+def _role(recording: Recording, name: str) -> Role:
+    asked = recording.plan.scenario.objectives
+    if name in asked.must_pass:
+        return "must_pass"
+    return "must_not_fail" if name in asked.must_not_fail else "not_asked"
+
+
+# --- the whole run -------------------------------------------------------------------------------------------------
+
+
+def _whole_run(verdicts: tuple[Verdict, ...]) -> tuple[Outcome, str]:
+    asked = [verdict for verdict in verdicts if verdict.role != "not_asked"]
+    failed = [verdict for verdict in asked if verdict.outcome is Outcome.FAIL]
+    passed = [verdict for verdict in asked if verdict.outcome is Outcome.PASS]
+    unproven = [verdict for verdict in asked if verdict.role == "must_pass" and verdict.outcome is not Outcome.PASS]
+    if failed:
+        return Outcome.FAIL, f"missed: {_titles(failed)}"
+    if unproven:
+        return Outcome.INCONCLUSIVE, f"not proven: {_titles(unproven)}"
+    if not passed:
+        return Outcome.INCONCLUSIVE, "nothing was judged"
+    left = [verdict for verdict in asked if verdict.outcome is Outcome.INCONCLUSIVE]
+    rest = f"; not missed, though not proven: {_titles(left)}" if left else ""
+    return Outcome.PASS, f"proven: {_titles(passed)}{rest}"
+
+
+def _titles(verdicts: list[Verdict]) -> str:
+    return ", ".join(verdict.objective.title for verdict in verdicts)
+
+
+def undermines(check: ValidityCheck, verdicts: tuple[Verdict, ...]) -> bool:
+    """Whether a check keeps this run from passing: it is not ok, and a pass that was asked for rests on it."""
+    required = [verdict.objective for verdict in verdicts if verdict.role == "must_pass"]
+    return check.ok is not True and any(_concerns(check, objective) for objective in required)
+
+
+# --- words and JSON ------------------------------------------------------------------------------------------------
+
+
+def quantity(value: float | None, unit: Literal["ratio", "s"]) -> str:
+    """A value with its unit, for people: `99.93 %`, `1.204 s`; an infinite time is one that no answer ended."""
+    if value is None:
+        return "not known"
+    if math.isinf(value):
+        return "no good answer"
+    return _percent(value) if unit == "ratio" else _seconds(value)
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio * 100:.3f}".rstrip("0").rstrip(".") + " %"
+
+
+def _seconds(value_s: float) -> str:
+    return f"{value_s:.3f} s" if value_s < 10 else f"{value_s:,.1f} s"
+
+
+def _outward(value: float, unit: Literal["ratio", "s"], *, up: bool) -> str:
+    """A bound rounded away from the value, so that what is printed is never more than what is proven."""
+    if math.isinf(value):
+        return quantity(value, unit)
+    scale = 1e5 if unit == "ratio" else 1e3
+    return quantity((math.ceil if up else math.floor)(value * scale) / scale, unit)
+
+
+def _target(objective: Objective) -> str:
+    side = "at least" if objective.comparison == "at_least" else "at most"
+    return f"{side} {quantity(objective.bound, objective.unit)}"
+
+
+def _numbers(objective: Objective, found: Estimate) -> str:
+    """`99.95 % (99.91 % to 99.98 %), 5 misses of 10,000`."""
+    unit = objective.unit
+    low = "?" if found.low is None else _outward(found.low, unit, up=False)
+    high = "?" if found.high is None else _outward(found.high, unit, up=True)
+    count = f"{found.samples:,}" if found.misses is None else f"{_misses(found.misses)} of {found.samples:,}"
+    emulated = ", emulated" if found.emulated else ""
+    return f"{quantity(found.value, unit)} ({low} to {high}), {count}{emulated}"
+
+
+def _misses(count: int) -> str:
+    return "1 miss" if count == 1 else f"{count:,} misses"
+
+
+def to_json(run_verdict: RunVerdict, recording: Recording) -> dict[str, Any]:
+    """The verdict as `verdict.json` holds it: JSON types only, null for what is not known.
+
+    An infinite latency is null too, and its ``value_text`` says so.
+    """
+    plan, manifest = recording.plan, recording.manifest
+    return {
+        "format_version": FORMAT_VERSION,
+        "run": plan.run,
+        "scenario": plan.scenario.name,
+        "target": plan.target.get("name"),
+        "loop": plan.loop,
+        "started_at": plan.started_at,
+        "ended_at": manifest.ended_at if manifest else None,
+        "outcome": run_verdict.outcome.value,
+        "exit_code": exit_code(run_verdict.outcome),
+        "reason": run_verdict.reason,
+        "emulated": run_verdict.emulated,
+        "objectives": [_verdict_json(verdict) for verdict in run_verdict.verdicts],
+        "validity": [asdict(check) | {"effect": check.effect.value} for check in run_verdict.validity],
+        "conservation": asdict(run_verdict.conservation),
+    }
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    objective, found = verdict.objective, verdict.estimate
+    return {
+        **objective.model_dump(mode="json"),
+        "role": verdict.role,
+        "outcome": verdict.outcome.value,
+        "reason": verdict.reason,
+        "value": _finite(found.value),
+        "low": _finite(found.low),
+        "high": _finite(found.high),
+        "value_text": quantity(found.value, objective.unit),
+        "samples": found.samples,
+        "misses": found.misses,
+        "emulated": found.emulated,
+        "evidence": list(found.evidence),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,130 @@
+"""Whether the load generator did its part: on time, not overloaded, never out of places for waiting requests [pure]."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from loadtests.recording import NOT_SENT, Recording
+from slo_checks.asserted import (
+    US_PER_S,
+    FloatArray,
+    asserted_phases,
+    asserted_rows,
+    asserted_spans,
+    by_key,
+    column,
+    is_in,
+    longest_silence_s,
+    stamps,
+)
+from slo_checks.estimate import nearest_rank
+from slo_checks.objectives import Measurement, Objectives
+from slo_checks.validity import Effect, ValidityCheck
+
+LAG_QUANTILE: Final = 0.99
+
+
+def generator(recording: Recording, objectives: Objectives) -> list[ValidityCheck]:
+    """Checks of the generator in asserted phases."""
+    checks = {
+        "generator_lag": _lag(recording, objectives.measurement),
+        "generator_cpu": _cpu(recording, objectives.measurement),
+        "in_flight_cap": _cap(recording, objectives),
+    }
+    return [ValidityCheck(name, ok, reason, Effect.GENERATOR) for name, (ok, reason) in checks.items()]
+
+
+def _lag(recording: Recording, limits: Measurement) -> tuple[bool | None, str]:
+    rows = asserted_rows(recording)
+    lag_s = np.sort((rows.sent_us - rows.intended_us)[np.isfinite(rows.sent_us)]) / US_PER_S
+    if not len(lag_s):
+        return None, "no request was sent in a judged phase, so the generator's lateness is not known"
+    p99_s = float(lag_s[nearest_rank(len(lag_s), LAG_QUANTILE) - 1])
+    told = f"p99 of sent - intended is {p99_s * 1e3:.2f} ms over {len(lag_s):,} requests"
+    limit = f"{limits.lag_p99_most_s * 1e3:g} ms"
+    if p99_s > limits.lag_p99_most_s:
+        return False, f"the generator was late: {told}, at most {limit} are allowed; use more load processes"
+    return True, f"{told} (at most {limit})"
+
+
+def _cpu(recording: Recording, limits: Measurement) -> tuple[bool | None, str]:
+    """Mean use of a core in each load process's busiest stretch of some seconds.
+
+    A shorter peak shows in the lag, if it matters. A process too busy to take its samples could not be checked.
+    """
+    samples = by_key(recording.client, lambda sample: sample["worker"])
+    found: dict[int, float] = {}
+    for worker in range(recording.plan.workers):
+        own = samples.get(worker, [])
+        for start_s, end_s in asserted_spans(recording):
+            silence_s = longest_silence_s([float(sample["at"]) for sample in own], start_s, end_s)
+            if silence_s > limits.silence_most_s:
+                return None, f"load process {worker} left no sample of itself for {silence_s:.0f} s"
+            # A sample tells of the second before it.
+            inside = [sample for sample in own if start_s < float(sample["at"]) <= end_s + 1]
+            busiest = _busiest(inside, limits.cpu_window_s)
+            if busiest is None:
+                return None, f"load process {worker} left no sample of itself in a judged phase"
+            found[worker] = max(busiest, found.get(worker, 0.0))
+    worker, ratio = max(found.items(), key=lambda entry: entry[1])
+    told = f"load process {worker} used {ratio:.0%} of a core in its busiest {limits.cpu_window_s:g} s"
+    if ratio > limits.cpu_most_ratio:
+        return False, f"the generator was overloaded: {told}, at most {limits.cpu_most_ratio:.0%} are allowed"
+    return True, f"{told} (at most {limits.cpu_most_ratio:.0%})"
+
+
+def _busiest(samples: list[dict[str, Any]], window_s: float) -> float | None:
+    """Highest mean of the samples that lie within one window; None without a sample."""
+    known = [(float(s["at"]), float(s["cpu_ratio"])) for s in samples if s.get("cpu_ratio") is not None]
+    if not known:
+        return None
+    at_s, ratio = np.array(known).T
+    # A window of 10 s holds the samples of at - 10 s exclusively to at inclusively.
+    first = np.searchsorted(at_s, at_s - window_s, side="right")
+    sums = np.concatenate(([0.0], np.cumsum(ratio)))
+    last = np.arange(1, len(at_s) + 1)
+    means = (sums[last] - sums[first]) / (last - first)
+    # The first windows are not full yet: one busy second at the start is no busy stretch.
+    full = at_s - at_s[0] >= window_s - 1.5
+    return float(means[full].max()) if full.any() else float(ratio.mean())
+
+
+def _cap(recording: Recording, objectives: Objectives) -> tuple[bool, str]:
+    """Whether requests were held back although the service had done nothing wrong yet.
+
+    With all places taken by requests that are still within the latency objective, the cap is too small for this rate;
+    when one of them has already waited longer, it is the service that holds the callers up.
+    """
+    requests = recording.requests
+    held_back = is_in(requests, "status", [NOT_SENT]) & is_in(requests, "phase", asserted_phases(recording))
+    if not held_back.any():
+        return True, "every due request was sent"
+    limit = objectives.latency
+    limit_s = limit.bound if limit else recording.plan.scenario.deadline_s
+    workers = np.asarray(column(requests, "worker").to_numpy())
+    intended_us, sent_us, done_us = (stamps(requests, name) for name in ("intended_us", "sent_us", "done_us"))
+    own_fault = 0
+    for worker in np.unique(workers[held_back]).tolist():
+        mine = workers == worker
+        oldest_us = _oldest_waiting(sent_us[mine], done_us[mine], intended_us[mine & held_back])
+        own_fault += int((intended_us[mine & held_back] - oldest_us <= limit_s * US_PER_S).sum())
+    total = int(held_back.sum())
+    cap = recording.plan.scenario.in_flight_cap
+    if own_fault:
+        return False, (
+            f"{own_fault:,} of {total:,} unsent requests were held back while all {cap} in flight were younger than "
+            f"{limit_s:g} s: the cap is too small for this rate; raise in_flight_cap or use more load processes"
+        )
+    return True, f"{total:,} requests were not sent, each while another had waited over {limit_s:g} s for the service"
+
+
+def _oldest_waiting(sent_us: FloatArray, done_us: FloatArray, moments_us: FloatArray) -> FloatArray:
+    """When the request that had waited longest at each moment was sent; the moment itself if none waited."""
+    order = np.argsort(done_us, kind="stable")
+    # Of all that were done later than a moment, the first one sent.
+    first_sent = np.minimum.accumulate(sent_us[order][::-1])[::-1]
+    place = np.searchsorted(done_us[order], moments_us, side="right")
+    padded = np.concatenate((first_sent, [np.inf]))
+    return np.minimum(padded[place], moments_us)

@@ -1,0 +1,289 @@
+"""GPU utilisation while the server of that GPU inferred [pure].
+
+The interval is no statistics: it is what the run's utilisation can be at most and at least, when all inferring time
+without a valid reading was spent idle, or busy. Taking readings away can therefore never prove anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import pyarrow.compute as pc
+
+from loadtests.recording import Recording
+from slo_checks.asserted import (
+    US_PER_S,
+    Spans,
+    asserted_requests,
+    asserted_spans,
+    by_key,
+    column,
+    is_in,
+    length_s,
+    overlap,
+    stamps,
+    time_before,
+    without,
+)
+from slo_checks.estimate import Estimate, unmeasured
+from slo_checks.objectives import GpuLimits, Objective, Objectives
+
+Sample: TypeAlias = dict[str, Any]
+
+NOT_ON_THE_GPU: Final = ("radstream_ensemble", "radstream_preprocess")
+"""Models whose work says nothing about the GPU: the ensemble only routes, preprocessing runs on the CPU."""
+BUSY_ALL_THE_TIME: Final = 0.99
+"""A reading this high may stand still on a healthy GPU; its power does not."""
+FAR_APART: Final = 0.15
+_ONE_INTERVAL: Final = 1.5
+"""Steps up to this many sample intervals are one interval with jitter; over 2 they are a hole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inferring:
+    """When one server inferred, in asserted time; ``unknown`` is when its counters do not tell."""
+
+    active: Spans
+    unknown: Spans
+
+    @property
+    def at_most_s(self) -> float:
+        return length_s(self.active) + length_s(self.unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """One GPU's busy ratio while its server inferred. ``doubt`` says why it cannot be believed."""
+
+    gpu: str
+    server: str
+    samples: int
+    value: float | None
+    low: float
+    high: float
+    coverage_ratio: float
+    p10: float | None
+    emulated: bool
+    doubt: str | None
+    remark: str | None
+
+    def told(self) -> str:
+        value = "no valid reading" if self.value is None else f"{self.value:.1%} busy"
+        p10 = "" if self.p10 is None else f", lowest tenth {self.p10:.1%}"
+        remark = f"; {self.remark}" if self.remark else ""
+        emulated = "emulated " if self.emulated else ""
+        covered = f"{self.coverage_ratio:.1%} of its inferring time read"
+        return f"{emulated}GPU {self.gpu} of {self.server}: {value}{p10}, {covered}{remark}"
+
+
+def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) -> Estimate:
+    """Busy ratio of the GPU that was used worst, among those that inferred long enough to be judged."""
+    if not recording.gpu:
+        return unmeasured("nothing observed GPUs in this run (no GPU sample was recorded)")
+    emulated = any(sample.get("emulated") for sample in recording.gpu)
+    if not recording.triton:
+        return unmeasured("nothing tells when the GPUs inferred (no server counter was recorded)", emulated=emulated)
+    limits = objectives.gpu
+    inferring = _inferring(recording, limits)
+    judged = {server: when for server, when in inferring.items() if when.at_most_s >= limits.active_least_s}
+    devices = by_key(recording.gpu, lambda sample: (sample["gpu"], sample["server"]))
+    unwatched = sorted(set(judged) - {server for _gpu, server in devices})
+    if unwatched:
+        return unmeasured(f"no GPU sample of {', '.join(unwatched)}, which inferred", emulated=emulated)
+    uses = [
+        _use(gpu, server, samples, judged[server], limits)
+        for (gpu, server), samples in devices.items() if server in judged
+    ]  # fmt: skip
+    if not uses:
+        longest = max((length_s(when.active) for when in inferring.values()), default=0.0)
+        reason = f"GPUs inferred for {longest:.0f} s at most in the judged phases; {limits.active_least_s:g} s are needed"
+        return unmeasured(reason, emulated=emulated)
+    return _worst(uses)
+
+
+def _worst(uses: list[GpuUse]) -> Estimate:
+    uses = sorted(uses, key=lambda use: -1.0 if use.value is None else use.value)
+    values = [use.value for use in uses if use.value is not None]
+    samples, emulated = min(use.samples for use in uses), any(use.emulated for use in uses)
+    evidence = [use.told() for use in uses]
+    if len(values) > 1:
+        evidence.append(f"mean over {len(values)} GPUs: {sum(values) / len(values):.1%}")
+    doubts = [f"GPU {use.gpu}: {use.doubt}" for use in uses if use.doubt]
+    value = min(values, default=None)
+    if doubts:
+        return Estimate(value, None, None, samples, None, "; ".join(doubts), emulated, tuple(evidence))
+    low, high = min(use.low for use in uses), min(use.high for use in uses)
+    return Estimate(value, low, high, samples, None, None, emulated, tuple(evidence))
+
+
+# --- when a server inferred ----------------------------------------------------------------------------------------
+
+
+def _inferring(recording: Recording, limits: GpuLimits) -> dict[str, Inferring]:
+    """When each server inferred, for every server that any source knows of."""
+    asserted = asserted_spans(recording)
+    counters = by_key(recording.triton, lambda sample: str(sample["server"]))
+    lives = _lives(recording)
+    found = {}
+    for server, life in lives.items():
+        active, known = _activity(counters.get(server, []), limits)
+        alive = overlap(asserted, (life,))
+        found[server] = Inferring(overlap(alive, active), without(alive, known))
+    return found
+
+
+def _lives(recording: Recording) -> dict[str, tuple[float, float]]:
+    """From the first to the last sign of each server: its counters, its GPU, its answers. Unix seconds."""
+    signs: dict[str, list[float]] = {}
+    for sample in (*recording.triton, *recording.gpu):
+        signs.setdefault(str(sample["server"]), []).append(float(sample["at"]))
+    requests = asserted_requests(recording)
+    for server in pc.unique(pc.drop_null(column(requests, "served_by"))).to_pylist():
+        done_us = stamps(requests[is_in(requests, "served_by", [server])], "done_us")
+        seen_us = done_us[np.isfinite(done_us)]
+        if len(seen_us):
+            ends_us = (float(seen_us.min()), float(seen_us.max()))
+            signs.setdefault(server, []).extend(recording.plan.started_at + end / US_PER_S for end in ends_us)
+    return {server: (min(times), max(times)) for server, times in signs.items()}
+
+
+Activity = Literal["active", "idle"]
+
+
+def _activity(samples: list[Sample], limits: GpuLimits) -> tuple[Spans, Spans]:
+    """When the inference counters moved, and when they are known at all.
+
+    Counters move when an answer is complete, so an interval next to an idle one was active for a part only: it is
+    left out. A longer step may hide idle time, and stays. A counter that went back was another process's.
+    """
+    steps: list[tuple[float, float, Activity]] = []
+    for before, after in pairwise(samples):
+        start, end = float(before["at"]), float(after["at"])
+        gained = _inferences(after) - _inferences(before)
+        if gained >= 0 and 0 < end - start <= 2 * limits.sample_interval_s:
+            steps.append((start, end, "active" if gained else "idle"))
+    known = tuple((start, end) for start, end, _ in steps)
+    active = []
+    for place, (start, end, state) in enumerate(steps):
+        beside = [*steps[max(place - 1, 0) : place], *steps[place + 1 : place + 2]]
+        at_an_edge = any(other[2] == "idle" and (other[1] == start or other[0] == end) for other in beside)
+        if state == "active" and not (at_an_edge and end - start <= _ONE_INTERVAL * limits.sample_interval_s):
+            active.append((start, end))
+    return tuple(active), known
+
+
+def _inferences(sample: Sample) -> float:
+    counts = sample.get("inference") or {}
+    return float(sum(count for model, count in counts.items() if model not in NOT_ON_THE_GPU))
+
+
+# --- how busy its GPU was ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A valid reading and how much inferring time it stands for."""
+
+    value: float
+    weight_s: float
+    busy_s: float | None
+
+
+def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: GpuLimits) -> GpuUse:
+    field = "engine_active_ratio" if any(_ratio(s, "engine_active_ratio") is not None for s in samples) else "util_ratio"
+    emulated = any(bool(sample.get("emulated")) for sample in samples)
+    readings = _readings(samples, field, when.active, limits)
+    weight_s = sum(reading.weight_s for reading in readings)
+    busy_s = sum(reading.value * reading.weight_s for reading in readings)
+    possible_s = when.at_most_s
+    value = busy_s / weight_s if weight_s else None
+    coverage = weight_s / possible_s
+    doubt = _doubt(value, readings, coverage, emulated=emulated, limits=limits)
+    return GpuUse(
+        gpu, server, len(readings), value,
+        low=busy_s / possible_s,
+        high=(busy_s + max(0.0, possible_s - weight_s)) / possible_s,
+        coverage_ratio=coverage,
+        p10=float(np.quantile([r.value for r in readings], 0.1, method="inverted_cdf")) if readings else None,
+        emulated=emulated, doubt=doubt, remark=_remark(samples),
+    )  # fmt: skip
+
+
+def _doubt(
+    value: float | None, readings: list[Reading], coverage: float, *, emulated: bool, limits: GpuLimits
+) -> str | None:
+    """Why the readings cannot be believed; None if they can."""
+    if coverage < limits.coverage_least_ratio or value is None:
+        return f"valid readings for {coverage:.1%} of its inferring time; {limits.coverage_least_ratio:.0%} are needed"
+    witnessed = [reading for reading in readings if reading.busy_s is not None]
+    if not emulated and not witnessed:
+        return None
+    witnessed_s = sum(reading.weight_s for reading in witnessed)
+    if witnessed_s < limits.coverage_least_ratio * sum(reading.weight_s for reading in readings):
+        return "an emulated device without its exact busy time"
+    exact = sum(reading.busy_s or 0.0 for reading in witnessed) / witnessed_s
+    read = sum(reading.value * reading.weight_s for reading in witnessed) / witnessed_s
+    if abs(exact - read) > limits.witness_most_ratio:
+        return f"readings say {read:.1%}, the exact busy time says {exact:.1%}"
+    return None
+
+
+def _readings(samples: list[Sample], field: str, active: Spans, limits: GpuLimits) -> list[Reading]:
+    """Valid readings in inferring time. A reading stands for the time since the one before it."""
+    stamps_s = np.array([float(sample["at"]) for sample in samples])
+    steps_s, inside_s = np.diff(stamps_s), np.diff(time_before(active, stamps_s))
+    alive = _alive(samples, field, limits)
+    found = []
+    steps = zip(pairwise(samples), alive[1:], steps_s.tolist(), inside_s.tolist(), strict=True)
+    for (before, after), believed, step_s, weight_s in steps:
+        value = _ratio(after, field)
+        if value is not None and believed and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
+            found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s)))
+    return found
+
+
+def _busy_s(before: Sample, after: Sample, share: float) -> float | None:
+    """Exact busy time of the part of an interval that counts; None without a counter, or when it went back."""
+    first, last = before.get("busy_s"), after.get("busy_s")
+    if first is None or last is None or last < first:
+        return None
+    return float(last - first) * share
+
+
+def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
+    """Whether each reading may be believed to come from a sensor that still moves."""
+    believed: list[bool] = []
+    for value, run in groupby(samples, key=lambda sample: _ratio(sample, field)):
+        same = list(run)
+        lasted_s = float(same[-1]["at"]) - float(same[0]["at"])
+        witness = all(sample.get("busy_s") is not None for sample in same)
+        saturated = value is not None and value >= BUSY_ALL_THE_TIME
+        power_moves = len({sample.get("power_watts") for sample in same} - {None}) > 1
+        fine = lasted_s <= limits.unchanged_most_s or witness or (saturated and power_moves)
+        believed += [fine] * len(same)
+    return believed
+
+
+def _ratio(sample: Sample, field: str) -> float | None:
+    """A reading in range; absent, NaN and the sensor's own words for "no value" (1e15 and up) are none."""
+    value = sample.get(field)
+    if value is None or not math.isfinite(value) or not 0 <= value <= 1:
+        return None
+    return float(value)
+
+
+def _remark(samples: Iterable[Sample]) -> str | None:
+    """Whether the two readings of busyness disagree; the verdict never mixes them."""
+    both = [(_ratio(sample, "engine_active_ratio"), _ratio(sample, "util_ratio")) for sample in samples]
+    pairs = [(engine, util) for engine, util in both if engine is not None and util is not None]
+    if not pairs:
+        return None
+    engine, util = np.mean(pairs, axis=0).tolist()
+    if abs(engine - util) <= FAR_APART:
+        return None
+    return f"its two readings are far apart: engine active {engine:.1%}, utilisation {util:.1%}"

@@ -1,0 +1,158 @@
+"""What others saw of the run: the servers' own counters, and whether the watcher was awake [pure]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loadtests.recording import IN_FLIGHT, OK, Recording
+from slo_checks.asserted import US_PER_S, BoolArray, asserted_spans, by_key, column, is_in, longest_silence_s, stamps
+from slo_checks.objectives import Measurement, Objectives
+from slo_checks.validity import Effect, ValidityCheck
+
+ENSEMBLE: Final = "radstream_ensemble"
+COUNTED: Final = (OK, "wrong_answer")
+"""Outcomes that a server counts as a success: it answered, right or wrong."""
+MAYBE_COUNTED: Final = ("deadline", "transport", "other", IN_FLIGHT)
+"""Outcomes without an answer that a server may have counted, then or later."""
+SCRAPE_S: Final = 1.0
+"""A counter is as old as its receipt, or up to this much older."""
+
+
+def witnesses(recording: Recording, objectives: Objectives) -> list[ValidityCheck]:
+    return [_reconciled(recording, objectives.measurement), _watched(recording, objectives.measurement)]
+
+
+# --- the servers' counters -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time in which one server's counter was seen to run on without a restart. Microseconds after the start."""
+
+    server: str
+    from_us: float
+    to_us: float
+    successes: int
+
+
+def _reconciled(recording: Recording, limits: Measurement) -> ValidityCheck:
+    if not recording.triton and _planned_without_counters(recording):
+        reason = "the target has no metrics address, so nothing but the answers themselves tells that they came"
+        return ValidityCheck("servers_agree", None, reason, Effect.NONE)
+    ok, reason = _reconcile(recording, limits.reconcile_most_ratio)
+    return ValidityCheck("servers_agree", ok, reason, Effect.BLOCKS_PASS)
+
+
+def _planned_without_counters(recording: Recording) -> bool:
+    target = recording.plan.target
+    return target.get("metrics_urls") in ((), []) and target.get("servers_file", "") is None
+
+
+def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | None, str]:
+    """Compare our count of answers with the servers' counts, while their counters were seen.
+
+    A server counts an answer somewhen between `sent` and `done`. So in each stretch its counter has to gain at least
+    the answers that lie wholly inside, and at most those that touch it, all warm-up rows included. With counters read
+    before the first request and after the last one both are the same number. What was asked before the run began lies
+    before the first counter that is used; what a server did between its last counter and its death is not compared.
+    """
+    stretches = [found for server, samples in _counters(recording).items() for found in _runs(server, samples)]
+    if not stretches:
+        return None, "no server counter was seen to run during the load, so our count of answers has no witness"
+    requests = recording.requests
+    answers = is_in(requests, "status", list(COUNTED))
+    known = answers & is_in(requests, "served_by", sorted({stretch.server for stretch in stretches}))
+    strangers = _unwatched(recording, answers & ~known)
+    if int((answers & ~known).sum()) > tolerance_ratio * int(answers.sum()):
+        return None, f"not every answer has a witness: {strangers}"
+    at_least, at_most = _bounds(recording, stretches, answers)
+    counted = sum(stretch.successes for stretch in stretches)
+    told = f"servers counted {counted:,} answers, we {_between(at_least, at_most)} in the same time"
+    if not at_most:
+        return None, f"no request falls into the time in which the {len(stretches)} server counters were seen"
+    if at_least * (1 - tolerance_ratio) <= counted <= at_most * (1 + tolerance_ratio):
+        restarts = len(stretches) - len({stretch.server for stretch in stretches})
+        return True, told + (f"; {restarts} restarts of servers, answers around them not compared" if restarts else "")
+    return False, f"{told}: more than {tolerance_ratio:.1%} apart; was anything else using these servers?"
+
+
+def _bounds(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int]:
+    """Least and most successes that the servers must have counted for our rows."""
+    requests = recording.requests
+    sent_us, done_us = stamps(requests, "sent_us"), stamps(requests, "done_us")
+    maybe = is_in(requests, "status", list(MAYBE_COUNTED)) & np.isfinite(sent_us)
+    touching = np.zeros(len(requests), dtype=np.bool_)
+    at_least = at_most = 0
+    slack_us = SCRAPE_S * US_PER_S
+    for server in sorted({stretch.server for stretch in stretches}):
+        own = answers & is_in(requests, "served_by", [server])
+        for stretch in (found for found in stretches if found.server == server):
+            inside = (sent_us >= stretch.from_us) & (done_us < stretch.to_us - slack_us)
+            started = sent_us < stretch.to_us
+            at_least += int((own & inside).sum())
+            at_most += int((own & started & (done_us > stretch.from_us - slack_us)).sum())
+            touching |= maybe & started
+    return at_least, at_most + int(touching.sum())
+
+
+def _counters(recording: Recording) -> dict[str, list[dict[str, Any]]]:
+    """Samples of the ensemble's counter by server, from the start of the run on: earlier ones hold other requests."""
+    started_at = recording.plan.started_at
+    samples = tuple(
+        sample for sample in recording.triton
+        if float(sample["at"]) >= started_at and ENSEMBLE in (sample.get("success") or {})
+    )  # fmt: skip
+    zeroed = tuple({**sample, "at": (float(sample["at"]) - started_at) * US_PER_S} for sample in samples)
+    return by_key(zeroed, lambda sample: str(sample["server"]))
+
+
+def _runs(server: str, samples: list[dict[str, Any]]) -> list[Stretch]:
+    """Cut one server's samples where the counter went back: there another process took over."""
+    cuts = [
+        place for place, (before, after) in enumerate(pairwise(samples), start=1)
+        if after["success"][ENSEMBLE] < before["success"][ENSEMBLE]
+    ]  # fmt: skip
+    parts = [samples[start:end] for start, end in pairwise([0, *cuts, len(samples)])]
+    return [
+        Stretch(
+            server,
+            float(part[0]["at"]),
+            float(part[-1]["at"]),
+            int(part[-1]["success"][ENSEMBLE] - part[0]["success"][ENSEMBLE]),
+        )
+        for part in parts
+        if len(part) > 1
+    ]
+
+
+def _unwatched(recording: Recording, answers: BoolArray) -> str:
+    names = pc.value_counts(pc.filter(column(recording.requests, "served_by"), pa.array(answers))).to_pylist()
+    texts = [f"{entry['counts']:,} from {entry['values'] or 'a server without a name'}" for entry in names[:4]]
+    return f"{', '.join(texts)}, whose counters were not seen"
+
+
+def _between(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+# --- the watcher ---------------------------------------------------------------------------------------------------
+
+
+def _watched(recording: Recording, limits: Measurement) -> ValidityCheck:
+    """A watcher that slept saw nothing; it says that it is awake once a second."""
+    if not recording.watch:
+        return ValidityCheck("watcher_awake", None, "no watcher took part in this run", Effect.WATCHED)
+    awake = [float(row["at"]) for row in recording.watch if row.get("event") == "heartbeat"]
+    failed = sum(row.get("event") == "scrape_failed" for row in recording.watch)
+    silence_s = max((longest_silence_s(awake, *span) for span in asserted_spans(recording)), default=0.0)
+    told = f"{len(awake):,} signs of life, {failed:,} failed reads"
+    if silence_s > limits.silence_most_s:
+        reason = f"the watcher was silent for {silence_s:.1f} s, at most {limits.silence_most_s:g} s are allowed; {told}"
+        return ValidityCheck("watcher_awake", False, reason, Effect.WATCHED)
+    return ValidityCheck("watcher_awake", True, f"longest silence {silence_s:.1f} s; {told}", Effect.WATCHED)
