@@ -147,13 +147,13 @@ def _build(target: ServerInstallation, libpython: Path) -> Path:
     return target.directory
 
 
-def find_uv() -> list[str]:
-    """Return the command that runs uv.
+def find_uv(checkout: Path = CHECKOUT) -> list[str]:
+    """Return the command that runs uv: that of UV, of PATH, of the checkout's own tools, or of this Python.
 
     Raises:
         EmbeddedError: there is no uv.
     """
-    candidates = (os.environ.get("UV"), shutil.which("uv"), str(CHECKOUT / ".tools/bin/uv"))
+    candidates = (os.environ.get("UV"), shutil.which("uv"), str(checkout / ".tools/bin/uv"))
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
             return [candidate]
