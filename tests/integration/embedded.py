@@ -29,6 +29,7 @@ class EmbeddedServers:
     """Everything told so far that somebody waited for, in order."""
     target: dict[str, Any] = field(default_factory=dict)
     _arrivals: queue.Queue[Event | None] = field(default_factory=queue.Queue)
+    _listener: threading.Thread | None = None
 
     def servers(self) -> list[dict[str, Any]]:
         """Return the rows of servers.json as they are now."""
@@ -62,12 +63,30 @@ class EmbeddedServers:
         """Close the keeper's standard input and return its exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(timeout=60)
+        return self.wait()
 
-    def _listen(self, stdout: IO[str]) -> None:
-        for line in stdout:
-            self._arrivals.put(json.loads(line))
-        self._arrivals.put(None)
+    def wait(self) -> int:
+        """Wait for the keeper to end and return its exit code; `remaining` then has what it told last."""
+        code = self.process.wait(timeout=60)
+        if self._listener is not None:
+            self._listener.join()
+        return code
+
+    def remaining(self) -> list[Event]:
+        """Return the events that nobody waited for."""
+        return [event for event in iter(self._arrivals.get_nowait, None) if event is not None]
+
+    def listen(self, stdout: IO[str]) -> None:
+        """Take in events until the keeper ends."""
+
+        def take() -> None:
+            with stdout:
+                for line in stdout:
+                    self._arrivals.put(json.loads(line))
+            self._arrivals.put(None)
+
+        self._listener = threading.Thread(target=take, daemon=True)
+        self._listener.start()
 
 
 def start_keeper(*arguments: str) -> EmbeddedServers:
@@ -81,7 +100,7 @@ def start_keeper(*arguments: str) -> EmbeddedServers:
     )
     keeper = EmbeddedServers(process)
     assert process.stdout is not None
-    threading.Thread(target=keeper._listen, args=(process.stdout,), daemon=True).start()  # noqa: SLF001 - of this module
+    keeper.listen(process.stdout)
     return keeper
 
 
