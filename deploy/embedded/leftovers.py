@@ -23,6 +23,7 @@ TOKEN_VARIABLE = "RADSTREAM_EMBEDDED_TOKEN"  # noqa: S105 - an identity, not a s
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX keeps it
 _TOKENS = "tokens"
 _DEATH_DEADLINE_S = 10.0
+_POLL_S = 0.005
 
 
 def new_token() -> str:
@@ -56,10 +57,8 @@ def remove(token: str) -> int:
         for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            message = f"processes {remaining} of a stopped server do not die although killed; see `ps -fp` for why"
-            raise EmbeddedError(message)
-        time.sleep(0.005)
+        _require_before(deadline, str(remaining))
+        time.sleep(_POLL_S)
         remaining = processes_with(token)
     for region in SHARED_MEMORY.glob(f"{token}*"):
         region.unlink(missing_ok=True)
@@ -73,10 +72,23 @@ def become_reaper() -> None:
 
 
 def reap(process_group: int) -> None:
-    """Collect the dead of a process group whose leader has already been waited for."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-process_group, os.WNOHANG)[0]:
-            pass
+    """Collect the dead of a process group whose leader has been waited for and whose other members were killed.
+
+    Raises:
+        EmbeddedError: one of them does not die.
+    """
+    deadline = time.monotonic() + _DEATH_DEADLINE_S
+    with contextlib.suppress(ChildProcessError):  # raised when none is left
+        while True:
+            if os.waitpid(-process_group, os.WNOHANG) == (0, 0):
+                _require_before(deadline, f"of group {process_group}")
+                time.sleep(_POLL_S)
+
+
+def _require_before(deadline: float, which: str) -> None:
+    if time.monotonic() > deadline:
+        message = f"processes {which} do not die although killed; see `ps -ef` for the state they are in"
+        raise EmbeddedError(message)
 
 
 class KeeperRecord:
