@@ -57,10 +57,11 @@ def find_installation(backends: Path | None) -> Installation:
     if wheel is not None and wheel.submodule_search_locations:
         package = Path(wheel.submodule_search_locations[0])
         root = package / "tritonserver"
-        return Installation(root / "bin/tritonserver", backends or root / "backends", (package.parent / "nvidia_pytriton.libs",))
+        libraries = (package.parent / "nvidia_pytriton.libs",)
+        return Installation(root / "bin/tritonserver", backends or root / "backends", libraries)
     on_path = shutil.which("tritonserver", path=os.environ.get("PATH", "") + ":/opt/tritonserver/bin")
     if on_path is None:
-        message = f"no tritonserver beside {sys.executable} and none on PATH; run this in the Triton image or environment"
+        message = f"no tritonserver beside {sys.executable} and none on PATH; run this in the Triton image"
         raise RadstreamError(message)
     program = Path(on_path).resolve()
     return Installation(program, backends or program.parent.parent / "backends", ())
@@ -182,7 +183,7 @@ def serve(options: argparse.Namespace) -> None:
         raise RadstreamError(message)
     parse_device_times(options.device_times)
     if not (options.model_repository / "radstream_ensemble/config.pbtxt").is_file():
-        message = f"{options.model_repository} holds no radstream_ensemble/config.pbtxt; name it with --model-repository"
+        message = f"{options.model_repository} holds no radstream_ensemble/config.pbtxt; see --model-repository"
         raise RadstreamError(message)
     installation = find_installation(options.backend_directory)
     device_file = options.device_file or Path("/dev/shm") / f"radstream-device-{options.name}"  # noqa: S108

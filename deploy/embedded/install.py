@@ -166,13 +166,11 @@ def find_uv(checkout: Path = CHECKOUT) -> list[str]:
 
 def _run(command: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    result = subprocess.run(
-        command, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         words = " ".join(result.stderr.split())[-600:]
         message = (
-            f"installing tritonserver failed: `uv {command[-1] if 'venv' in command else 'pip install'}` said: {words}; "
+            f"installing tritonserver failed; {' '.join(command[:3])} ... said: {words} -- "
             "check the network and the package index, then start again"
         )
         raise EmbeddedError(message)

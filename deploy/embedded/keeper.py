@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import NoReturn
 
 from deploy.embedded import EmbeddedError, leftovers, ports
 from deploy.embedded.install import ServerInstallation
@@ -179,11 +180,7 @@ class Keeper:
                 case ["device", name, times]:
                     await self._set_device_times(name, times)
                 case _:
-                    message = (
-                        f"no such command: {line.strip()!r}; there are: add, stop NAME, kill NAME, "
-                        "freeze NAME SECONDS, device NAME|all TIMES"
-                    )
-                    raise EmbeddedError(message)
+                    _refuse(line)
         except EmbeddedError as error:
             self._tell("error", message=str(error), command=line.strip())
 
@@ -207,8 +204,7 @@ class Keeper:
         server.freeze()
         self._changed("frozen", server, duration_s=duration_s)
         await asyncio.sleep(duration_s)
-        if server.state is State.FROZEN:
-            server.thaw()
+        if server.thaw():
             self._changed("thawed", server)
 
     async def _set_device_times(self, name: str, times: str) -> None:
@@ -225,6 +221,14 @@ class Keeper:
             if process.returncode != 0:
                 raise EmbeddedError(words.decode(errors="replace").strip())
             self._tell("device", server=server.name, device_times=times)
+
+
+def _refuse(line: str) -> NoReturn:
+    message = (
+        f"no such command: {line.strip()!r}; there are: add, stop NAME, kill NAME, "
+        "freeze NAME SECONDS, device NAME|all TIMES"
+    )
+    raise EmbeddedError(message)
 
 
 def _positive_s(text: str) -> float:
@@ -245,9 +249,7 @@ def write_atomically(path: Path, content: object) -> None:
     fresh.rename(path)
 
 
-def _read_commands(
-    loop: asyncio.AbstractEventLoop, obey: Callable[[str], None], closed: Callable[[], object]
-) -> None:
+def _read_commands(loop: asyncio.AbstractEventLoop, obey: Callable[[str], None], closed: Callable[[], object]) -> None:
     """Hand over lines of the standard input, then its end. In a thread: a file or /dev/null cannot be polled."""
     rest = b""
     while chunk := os.read(sys.stdin.fileno(), 4096):

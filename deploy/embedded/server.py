@@ -100,7 +100,7 @@ class Server:
         ]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(installation.python, SERVE, *arguments),
+                *(str(installation.python), str(SERVE), *arguments),
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -138,11 +138,13 @@ class Server:
         self._signal_all(signal.SIGSTOP)
         self.state = State.FROZEN
 
-    def thaw(self) -> None:
-        """Let its processes run on."""
-        if self.state is State.FROZEN:
+    def thaw(self) -> bool:
+        """Let its processes run on; return whether it was frozen."""
+        frozen = self.state is State.FROZEN
+        if frozen:
             self.state = State.READY
             self._signal_all(signal.SIGCONT)
+        return frozen
 
     def kill(self) -> None:
         """End all of its processes at once, as when a machine fails."""

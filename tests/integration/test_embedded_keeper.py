@@ -13,6 +13,8 @@ import psutil
 import pytest
 import tritonclient.grpc as triton
 from dnslib import DNSRecord
+
+from deploy.embedded.leftovers import SHARED_MEMORY
 from tests.integration.embedded import CHECKOUT, EmbeddedServers, embedded_servers, start_keeper
 
 pytestmark = pytest.mark.integration
@@ -47,7 +49,7 @@ def family_of(keeper: EmbeddedServers) -> list[psutil.Process]:
 def regions_of(processes: list[psutil.Process]) -> set[Path]:
     """Return the files in /dev/shm that processes have mapped."""
     mapped = {Path(region.path) for process in processes for region in process.memory_maps()}
-    return {path for path in mapped if path.is_relative_to("/dev/shm") and path.exists()}
+    return {path for path in mapped if path.is_relative_to(SHARED_MEMORY) and path.exists()}
 
 
 def test_the_target_file_says_what_the_event_said(keeper: EmbeddedServers) -> None:
@@ -137,7 +139,10 @@ def test_a_grpc_client_follows_the_name_to_servers_added_later() -> None:
         ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ]
-    with embedded_servers(device_times=QUICK) as keeper, grpc.insecure_channel(keeper.target["grpc"], options) as channel:
+    with (
+        embedded_servers(device_times=QUICK) as keeper,
+        grpc.insecure_channel(keeper.target["grpc"], options) as channel,
+    ):
         ask = channel.unary_unary("/inference.GRPCInferenceService/ServerMetadata")
         assert b"triton-0" in ask(b"", timeout=30)
         keeper.command("add")

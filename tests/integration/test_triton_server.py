@@ -13,8 +13,9 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from tests.integration.embedded import CHECKOUT, EmbeddedServers, embedded_servers
 from tritonclient.utils import InferenceServerException
+
+from tests.integration.embedded import CHECKOUT, EmbeddedServers, embedded_servers
 
 sys.path.insert(0, str(CHECKOUT / "triton"))
 
@@ -111,7 +112,7 @@ def test_a_study_comes_back_with_all_nine_outputs_as_the_pure_functions_compute_
 
 
 @pytest.mark.parametrize("text", [None, b"clear lungs"], ids=["without text", "with text"])
-@pytest.mark.parametrize("outputs", sorted({*USEFUL_SUBSETS, *((name,) for name in ALL)}), ids=lambda names: "+".join(names))
+@pytest.mark.parametrize("outputs", sorted({*USEFUL_SUBSETS, *((name,) for name in ALL)}), ids="+".join)
 def test_any_subset_of_outputs_can_be_asked_for(client: Client, outputs: tuple[str, ...], text: bytes | None) -> None:
     """Fails with "unexpected deadlock" when the consumer of `text` is not the ensemble's first step."""
     assert set(client.ask(picture(0), text, outputs)) == set(outputs)

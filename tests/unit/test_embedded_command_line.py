@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from deploy.embedded import EmbeddedError, ports
 from deploy.embedded.install import LOCK_FILE, find_uv
 

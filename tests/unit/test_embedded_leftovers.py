@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from deploy.embedded.leftovers import (
     SHARED_MEMORY,
     TOKEN_VARIABLE,

@@ -1,8 +1,9 @@
 """The name server's answers, message by message."""
 
 import pytest
-from deploy.embedded.names import SERVICE_NAME, answer
 from dnslib import QTYPE, RCODE, DNSRecord
+
+from deploy.embedded.names import SERVICE_NAME, answer
 
 TWO = ["127.0.0.1", "127.0.0.3"]
 

@@ -9,12 +9,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-TRITON = Path(__file__).resolve().parents[2] / "triton"
-sys.path.insert(0, str(TRITON))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "triton"))
 
 from radstream.preprocessing import preprocess
 from radstream.service_time import parse_service_time
 
+TRITON = Path(__file__).resolve().parents[2] / "triton"
 MODELS = TRITON / "models"
 MEMBERS = ("preprocess", "classifier", "detector", "encoder")
 FILES = sorted([*MODELS.glob("*/config.pbtxt"), *MODELS.glob("*/configs/*.pbtxt")])

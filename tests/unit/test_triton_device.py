@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-TRITON = Path(__file__).resolve().parents[2] / "triton"
-sys.path.insert(0, str(TRITON))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "triton"))
 
 from radstream import RadstreamError
 from radstream.device import IDLE, Device
 from radstream.gpu_metrics import Reading, busy_ratio, device_labels, exposition, samples
 from radstream.service_time import MODELS, ServiceTime, parse_device_times, parse_service_time
 
+TRITON = Path(__file__).resolve().parents[2] / "triton"
 MS = 1_000_000
 FIVE_MS_AN_ITEM = IDLE.with_times({"detector": ServiceTime(0, 5), "classifier": ServiceTime(20, 1)})
 

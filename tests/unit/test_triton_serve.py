@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-TRITON = Path(__file__).resolve().parents[2] / "triton"
-sys.path.insert(0, str(TRITON))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "triton"))
 
 from serve import parse_arguments, server_arguments, supported
 
+TRITON = Path(__file__).resolve().parents[2] / "triton"
 HELP = "Usage: tritonserver [options]\n  --id <string>\n\tIdentifier\n  --grpc-port <integer>\n"
 
 
@@ -50,7 +50,8 @@ def test_everything_binds_to_the_loopback_address_unless_told_otherwise() -> Non
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(options: list[str], reason: str) -> None:
-    result = subprocess.run([sys.executable, TRITON / "serve.py", *options], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(TRITON / "serve.py"), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert reason in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from radstream import RadstreamError
 from radstream.device import Device, DeviceState
@@ -147,7 +146,7 @@ def handler_for(collector: Collector, labels: Mapping[str, str]) -> type[BaseHTT
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_: object) -> None:
             """Log nothing: a scrape a second would fill the server's log."""
 
     return Handler
@@ -170,7 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
             (options.address, options.port), handler_for(collector, device_labels(options.pod))
         )
     except OSError as error:
-        sys.exit(f"GPU metrics on {options.address}:{options.port}: {error.strerror}; choose another --gpu-metrics-port")
+        where = f"{options.address}:{options.port}"
+        sys.exit(f"GPU metrics on {where}: {error.strerror}; choose another --gpu-metrics-port")
     except RadstreamError as error:
         sys.exit(str(error))
     collector.start()

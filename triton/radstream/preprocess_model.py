@@ -3,13 +3,13 @@
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from radstream.lifetime import exit_without_parent
 from radstream.preprocessing import ModelInputs, preprocess
-from radstream.triton_requests import Outputs, respond, tensor
+from radstream.triton_requests import Outputs, Request, Response, respond, tensor
 
 
 class PreprocessModel:
@@ -21,11 +21,11 @@ class PreprocessModel:
         name = os.environ.get("POD_NAME") or socket.gethostname()
         self._served_by = np.array([name.encode()], dtype=np.object_)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Decode the images of each request."""
-        return [respond(lambda request=request: self._answer(request)) for request in requests]
+        return [respond(partial(self._answer, request)) for request in requests]
 
-    def _answer(self, request: Any) -> list[Outputs]:
+    def _answer(self, request: Request) -> list[Outputs]:
         return [self._outputs(preprocess(data)) for data in tensor(request, "image").ravel()]
 
     def _outputs(self, inputs: ModelInputs) -> Outputs:

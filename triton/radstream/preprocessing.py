@@ -183,9 +183,7 @@ def _to_bytes(levels: npt.NDArray[np.float64], dark: float, bright: float) -> np
     return np.clip(np.rint((levels - dark) * (255 / (bright - dark))), 0, 255).astype(np.uint8)
 
 
-def _looked_up(
-    table: npt.NDArray[np.uint8], pixels: npt.NDArray[np.integer], lowest: int
-) -> npt.NDArray[np.uint8]:
+def _looked_up(table: npt.NDArray[np.uint8], pixels: npt.NDArray[np.integer], lowest: int) -> npt.NDArray[np.uint8]:
     """Index with the difference in 32 bits: that of two 16-bit signed values may need 17."""
     return table[pixels.astype(np.int32) - lowest] if lowest < 0 else table[pixels - lowest]
 

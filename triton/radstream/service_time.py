@@ -36,7 +36,7 @@ def parse_service_time(text: str) -> ServiceTime:
     """
     match = _TERM.fullmatch(text.strip())
     if match is None:
-        message = f"device time {text!r} is not a+b in milliseconds; write for example 20+5 (20 ms a batch, 5 ms an item)"
+        message = f"device time {text!r} is not a+b in milliseconds; write for example 20+5 (20 a batch, 5 an item)"
         raise RadstreamError(message)
     fixed_ms, per_item_ms = (float(number) for number in match.groups())
     if max(fixed_ms, per_item_ms) > _LONGEST_MS:

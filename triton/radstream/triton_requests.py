@@ -8,32 +8,38 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import triton_python_backend_utils as pb_utils
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from radstream import BadInputError
+
+Request = Any
+"""A `pb_utils.InferenceRequest`; the module has no types."""
+
+Response = Any
+"""A `pb_utils.InferenceResponse`."""
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 """The outputs of one item, without batch dimension."""
 
 
-def tensor(request: Any, name: str) -> npt.NDArray[Any]:
+def tensor(request: Request, name: str) -> npt.NDArray[Any]:
     """Return an input that the configuration requires, with its batch dimension."""
     array: npt.NDArray[Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
     return array
 
 
-def optional_texts(request: Any, items: int) -> list[bytes | None]:
+def optional_texts(request: Request, items: int) -> list[bytes | None]:
     """Return the optional `text` of each item; None where the request has none."""
     found = pb_utils.get_input_tensor_by_name(request, "text")
     return [None] * items if found is None else list(found.as_numpy().ravel())
 
 
-def batch_size(request: Any) -> int:
+def batch_size(request: Request) -> int:
     """Return how many items a request holds."""
     return int(pb_utils.get_input_tensor_by_name(request, "image").shape()[0])
 
 
-def respond(answer: Callable[[], list[Outputs]]) -> Any:
+def respond(answer: Callable[[], list[Outputs]]) -> Response:
     """Turn the outputs of each item into one response; bad input fails this request only, and not its neighbours."""
     try:
         items = answer()
