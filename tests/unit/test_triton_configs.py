@@ -82,6 +82,13 @@ def test_profiles_differ_in_how_a_model_runs_not_in_its_contract(member: str) ->
     assert [group.kind for group in cpu_config.instance_group] == [ModelInstanceGroup.KIND_CPU]
 
 
+def test_the_ensemble_is_the_same_in_both_profiles_but_for_what_old_servers_do_not_know() -> None:
+    gpu_config, cpu_config = production("ensemble"), cpu("ensemble")
+    assert gpu_config.ensemble_scheduling.max_inflight_requests == 64
+    gpu_config.ensemble_scheduling.ClearField("max_inflight_requests")
+    assert gpu_config == cpu_config
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_requests_that_wait_too_long_or_find_the_queue_full_are_refused(member: str) -> None:
     policy = production(member).dynamic_batching.default_queue_policy
