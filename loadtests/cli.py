@@ -7,29 +7,31 @@ Exit codes: 0 pass, or the verb did its work; 1 an objective was judged and miss
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loadtests.payloads import check_payloads
 from loadtests.recording import Recording, RecordingError, read_recording
 from loadtests.run import RunOptions, record
 from loadtests.target import EMBEDDED, TargetError, read_target
+from reports.contents import Contents
+from reports.markdown import summary
 from reports.report import write_report
 from reports.terminal import verdict_lines
 from scenarios.scenario import Scenario, ScenarioError, load_scenario, shipped_scenarios
+from slo_checks.junit import junit_xml
 from slo_checks.objectives import ObjectiveError, check_names, load_objectives
-from slo_checks.verdict import Outcome, RunVerdict, evaluate, exit_code
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from slo_checks.verdict import RunVerdict, evaluate, exit_code, to_json
 
 USER_ERRORS: Final = (ScenarioError, TargetError, RecordingError, ObjectiveError)
 EXIT_TOOL_ERROR: Final = 2
@@ -74,7 +76,7 @@ ObjectivesFile = Annotated[
 
 
 @app.command(epilog="Example:  radslo run smoke    radslo run my.yaml --target dns:///triton.radstream:8001")
-def run(  # noqa: PLR0913 - one parameter an option
+def run(
     scenario: ScenarioArgument,
     *,
     target: Targets = EMBEDDED,
@@ -105,8 +107,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     console = Console()
     directory = record(options, console)
     if check:
-        recorded = read_recording(directory)
-        raise typer.Exit(exit_code(_judge_and_report(recorded, None, directory / "report", console).outcome))
+        raise typer.Exit(exit_code(_judge_and_report(directory, console).outcome))
     console.print(f"recorded {directory}; judge it with: radslo check {directory}", soft_wrap=True)
 
 
@@ -130,11 +131,13 @@ def check(
     """Judge a recording; no server is needed, and the verdict is always the same."""
     recorded = read_recording(directory or _newest())
     verdict = _judge(recorded, objectives)
-    console = Console()
-    for part in verdict_lines(recorded, verdict):
-        console.print(part)
-    for path, text in _documents(recorded, verdict, junit=junit, json=json, markdown=markdown):
-        _write(path, text)
+    _print_verdict(recorded, verdict, Console())
+    if junit:
+        junit.write_text(junit_xml(verdict, recorded), encoding="utf-8")
+    if json:
+        json.write_text(dumps(to_json(verdict, recorded), indent=2) + "\n", encoding="utf-8")
+    if markdown:
+        markdown.write_text(summary(Contents.of(recorded, verdict)), encoding="utf-8")
     raise typer.Exit(exit_code(verdict.outcome))
 
 
@@ -149,3 +152,76 @@ def report(
     recorded = read_recording(directory or _newest())
     page = write_report(recorded, _judge(recorded, objectives), output or recorded.directory / "report")
     Console().print(f"report: {page}", soft_wrap=True)
+
+
+@app.command(epilog="Example:  radslo serve --servers 2 --device-times 'classifier=0+10,detector=0+30,encoder=0+20'")
+def serve(*, servers: Servers = 1, device_times: DeviceTimes = "") -> None:
+    """Run Triton servers on this machine until Ctrl-C, for use with --target or the Locust web UI."""
+    command = [sys.executable, "-m", "deploy.embedded", "--servers", str(servers)]
+    if device_times:
+        command += ["--device-times", device_times]
+    os.execv(sys.executable, command)  # noqa: S606 - our own module takes over this process
+
+
+@app.command()
+def scenarios() -> None:
+    """List the shipped scenarios."""
+    table = Table("scenario", "takes", "peak", "purpose")
+    for path in shipped_scenarios():
+        scenario = load_scenario(path)
+        peak = "multiple of capacity" if scenario.needs_capacity else f"{scenario.peak_rate_per_s or 0:.3g}/s"
+        table.add_row(path.stem, f"{scenario.duration_s / 60:.3g} min", peak, scenario.purpose)
+    Console().print(table)
+
+
+@app.command()
+def demo(*, servers: Servers = 2) -> None:
+    """Show the whole chain on this machine: real servers, load, recording, verdict, report."""
+    console = Console()
+    console.print("The smoke scenario against embedded Triton servers; their GPUs are emulated.")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    directory = record(RunOptions(scenario="smoke", servers=servers, recording=RUNS / f"{stamp}-smoke"), console)
+    _judge_and_report(directory, console)
+
+
+# --- parts of the verbs ------------------------------------------------------------------------------------------
+
+
+def _newest() -> Path:
+    """The recording made last; directory names begin with the time."""
+    runs = sorted(path.parent for path in RUNS.glob("*/plan.json"))
+    if not runs:
+        msg = f"there is no recording under {RUNS}/: name one, or record one with 'radslo run smoke'"
+        raise RecordingError(msg)
+    return runs[-1]
+
+
+def _judge(recorded: Recording, objectives_file: Path | None) -> RunVerdict:
+    return evaluate(recorded, load_objectives(objectives_file) if objectives_file else None)
+
+
+def _judge_and_report(directory: Path, console: Console) -> RunVerdict:
+    recorded = read_recording(directory)
+    verdict = evaluate(recorded)
+    page = write_report(recorded, verdict, directory / "report")
+    _print_verdict(recorded, verdict, console)
+    console.print(f"report: {page.resolve()}", soft_wrap=True)
+    return verdict
+
+
+def _print_verdict(recorded: Recording, verdict: RunVerdict, console: Console) -> None:
+    for part in verdict_lines(recorded, verdict):
+        console.print(part)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one sentence, a bug of ours is a traceback, both exit with 2."""
+    try:
+        app()
+    except (*USER_ERRORS, OSError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(EXIT_TOOL_ERROR)
+    except Exception:  # noqa: BLE001 - the only one: nothing may pass for a verdict
+        # Python would exit with 1, which here says that an objective was missed.
+        traceback.print_exc()
+        sys.exit(EXIT_TOOL_ERROR)

@@ -31,7 +31,7 @@ from loadtests.preflight import PreflightError
 from loadtests.recorder import Recorder
 from loadtests.recording import PayloadRecord, Plan, RecordingError, WorkerRecord
 from loadtests.target import EMBEDDED, Target, TargetError, read_target
-from loadtests.worker import LoadWorker, open_transport
+from loadtests.worker import open_transport
 from scenarios.arrivals import arrival_count, schedule_digest
 from scenarios.scenario import Scenario, ScenarioError
 
@@ -175,10 +175,7 @@ class Leader:
         """Give every process its share, and wait until each is ready."""
         self._ready, self._finals, self._lost = {}, {}, set()
         self._members = {index: client or "" for index, client in enumerate(workers)}
-        packed = [
-            (name, with_text, {output: (list(t.shape), t.tobytes()) for output, t in tensors.items()})
-            for (name, with_text), tensors in golden.items()
-        ]
+        packed = [(name, with_text, messages.pack_golden(tensors)) for (name, with_text), tensors in golden.items()]
         for index, client in enumerate(workers):
             data = {
                 "worker": index,

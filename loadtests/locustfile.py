@@ -44,14 +44,14 @@ def _options(parser: ArgumentParser, **_: Any) -> None:  # noqa: ANN401 - Locust
 def _wire(environment: Environment, **_: Any) -> None:  # noqa: ANN401
     # After Locust has forked its processes, and before the first channel.
     grpc.experimental.gevent.init_gevent()
-    environment.load_worker = None  # type: ignore[attr-defined]
+    environment.load_worker = None
     if isinstance(environment.runner, WorkerRunner):
-        environment.load_worker = worker.LoadWorker(environment)  # type: ignore[attr-defined]
+        environment.load_worker = worker.LoadWorker(environment)
         _outlive_ctrl_c(environment)
         return
     scenario = _scenario(environment)
     if not environment.parsed_options.master:
-        environment.load_worker = worker.LoadWorker(environment)  # type: ignore[attr-defined]
+        environment.load_worker = worker.LoadWorker(environment)
     lead = leader.Leader(environment, scenario)
     _choose_users(environment, scenario, lead)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -87,7 +87,7 @@ def _outlive_ctrl_c(environment: Environment) -> None:
     """A Ctrl-C in the terminal reaches every process; the leader alone decides when its workers end."""
 
     def stay() -> None:
-        generator = environment.load_worker.generator  # type: ignore[attr-defined]
+        generator = environment.load_worker.generator
         if generator is None or generator.finished.is_set():
             environment.runner.quit()
 

@@ -6,8 +6,8 @@ The tensors are those of the model contract in ``triton/models/radstream_ensembl
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,6 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from scenarios.scenario import Kind
-
 
 MODEL: Final = "radstream_ensemble"
 SERVED_BY: Final = "served_by"
@@ -152,12 +151,13 @@ def compare(answer: Answer, golden: Mapping[str, np.ndarray]) -> None:
             raise WrongAnswerError(msg)
 
 
-def pack_golden(answer: Answer) -> dict[str, tuple[list[int], bytes]]:
-    """An answer's tensors as plain values for Locust's channel; `unpack_golden` reads them."""
-    return {name: (list(tensor.shape), tensor.tobytes()) for name, tensor in answer.tensors.items()}
+def pack_golden(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[list[int], bytes]]:
+    """Tensors by output name as plain values for Locust's channel; `unpack_golden` reads them."""
+    return {name: (list(tensor.shape), tensor.tobytes()) for name, tensor in tensors.items()}
 
 
 def unpack_golden(packed: Mapping[str, tuple[list[int], bytes]]) -> dict[str, np.ndarray]:
     return {
-        name: np.frombuffer(raw, _DTYPES[OUTPUT_TYPES[name]]).reshape(tuple(shape)) for name, (shape, raw) in packed.items()
+        name: np.frombuffer(raw, _DTYPES[OUTPUT_TYPES[name]]).reshape(tuple(shape))
+        for name, (shape, raw) in packed.items()
     }

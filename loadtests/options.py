@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 def add_options(parser: ArgumentParser) -> None:
     """Add this project's options to Locust's parser; none may be changed from the web UI."""
-    group = parser.add_argument_group("RadStream", "what load, on which target, recorded where")
 
     def add(name: str, **settings: object) -> None:
-        group.add_argument(name, include_in_web_ui=False, **settings)  # type: ignore[arg-type]
+        parser.add_argument(name, include_in_web_ui=False, **settings)  # type: ignore[arg-type]
 
     add("--scenario", default="", help="shipped scenario (smoke, baseline, ...) or a YAML file; headless: smoke")
     add("--target", default=EMBEDDED, help="'embedded' (servers started here), HOST:PORT, dns:///NAME:PORT, or a file")

@@ -176,7 +176,7 @@ def calibrate_client(scenario: Scenario, images: Mapping[str, bytes], workers: i
         PreflightError: the null server did not start.
     """
     request = max(_sample_requests(scenario, images, np.random.default_rng(0)), key=len)
-    with subprocess.Popen(  # noqa: S603 - our own module
+    with subprocess.Popen(
         [sys.executable, "-m", "loadtests.null_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None  # noqa: S101 - asked for above

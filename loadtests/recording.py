@@ -376,7 +376,8 @@ def _read_requests(directory: Path, manifest: Manifest | None, damage: list[str]
         tables += [pa.Table.from_batches(_whole_batches(path, damage), REQUEST_SCHEMA) for path in streams]
         tables += [pq.read_table(path, schema=REQUEST_SCHEMA) for path in sealed]
     rows = pa.concat_tables(tables).sort_by("seq")
-    return rows.to_pandas(types_mapper=pd.ArrowDtype)
+    frame: pd.DataFrame = rows.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
 
 
 def _stream_of(sealed: Path) -> Path:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from loadtests.recording import Plan, RecordingError
+from loadtests.target import EMBEDDED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,20 +32,21 @@ class RunOptions:
     """What ``radslo run`` passes on; see `loadtests.options` for each."""
 
     scenario: str
-    target: str
-    servers: int
-    device_times: str
-    processes: int
-    metrics_urls: tuple[str, ...]
-    gpu_metrics_urls: tuple[str, ...]
-    capacity_per_s: float | None
     recording: Path
+    target: str = EMBEDDED
+    servers: int = 1
+    device_times: str = ""
+    processes: int = 1
+    metrics_urls: tuple[str, ...] = ()
+    gpu_metrics_urls: tuple[str, ...] = ()
+    capacity_per_s: float | None = None
 
 
 def locust_command(options: RunOptions) -> list[str]:
     """The Locust command line of a recorded run."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    command += ["--loglevel", "WARNING", "--exit-code-on-error", "0"]
+    # Without Locust's own logging its statistics stay silent, which no verdict is made of; warnings still show.
+    command += ["--skip-log-setup", "--exit-code-on-error", "0"]
     command += ["--scenario", options.scenario, "--target", options.target, "--servers", str(options.servers)]
     command += ["--recording", str(options.recording)]
     if options.device_times:

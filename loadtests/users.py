@@ -1,9 +1,12 @@
-"""The Locust users. In an open loop one `StudySource` per load process plays the schedule; in a closed loop each user
-is somebody who asks, waits for the answer, thinks, and asks again."""
+"""The Locust users.
+
+In an open loop one `StudySource` per load process plays the schedule; in a closed loop each user is somebody who asks,
+waits for the answer, thinks, and asks again.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from locust import User, task
 from locust.exception import StopUser
@@ -70,5 +73,5 @@ CLOSED_LOOP_USERS: tuple[type[ClosedLoopUser], ...] = (ClassifierUser, DetectorU
 
 
 def worker_of(user: User) -> LoadWorker:
-    worker: Any = user.environment.load_worker  # type: ignore[attr-defined]
-    return worker  # type: ignore[no-any-return]
+    worker: LoadWorker = user.environment.load_worker
+    return worker

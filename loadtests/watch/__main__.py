@@ -82,12 +82,12 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = Watcher(Path(sys.argv[1]), Target.model_validate_json(sys.stdin.readline()))
     ending = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ending.set()), daemon=True).start()
+    threading.Thread(target=_end_with_stdin, args=(ending,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     watcher.note("started")
     watcher.round()
     print("ready", flush=True)  # noqa: T201 - the line its parent waits for
-    due_s = time.monotonic()
+    due_s = time.monotonic() + _ROUND_S
     while not ending.wait(max(0.0, due_s - time.monotonic())):
         due_s = max(due_s + _ROUND_S, time.monotonic())
         watcher.note("heartbeat")
@@ -96,6 +96,11 @@ def main() -> int:
     watcher.note("stopped")
     watcher.close()
     return 0
+
+
+def _end_with_stdin(ending: threading.Event) -> None:
+    sys.stdin.read()
+    ending.set()
 
 
 if __name__ == "__main__":
