@@ -10,7 +10,7 @@ from typing import Final
 from reports import wording
 from reports.contents import Contents
 from reports.page import target_words
-from slo_checks.verdict import Conservation, Outcome, Verdict
+from slo_checks.verdict import Conservation, Outcome, Verdict, undermines
 
 EMOJI: Final = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.INCONCLUSIVE: "⚠️"}
 _LONGEST_CELL: Final = 240
@@ -22,15 +22,15 @@ def summary(contents: Contents, report: str | None = None) -> str:
     run, plan = contents.verdict, contents.recording.plan
     parts = [
         f"## {EMOJI[run.outcome]} {wording.OUTCOME_WORDS[run.outcome]}: {text(plan.scenario.name)}",
-        text(run.reason),
+        f"{text(wording.sentence(run.reason))}.",
         *_warnings(contents),
         _verdicts(contents.by_role),
         _key_numbers(contents),
         f"**Every request accounted for?** {balance_line(run.conservation)}",
     ]
-    doubts = [check for check in run.validity if check.ok is not True]
+    doubts = [check for check in run.validity if undermines(check, run.verdicts)]
     if doubts:
-        lines = [f"- {'❌ violated' if each.ok is False else '⚠️ not checked'}: {text(each.reason)}" for each in doubts]
+        lines = [f"- {'❌ violated' if each.ok is False else '⚠️ not checked'}: **{text(each.name.replace('_', ' '))}**: {text(each.reason)}" for each in doubts]
         parts.append("**Doubts about the measurement**\n\n" + "\n".join(lines))
     if report is not None:
         parts.append(f"Full report: `{report.replace('`', '')}`")
@@ -79,8 +79,8 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
     objective, estimate = verdict.objective, verdict.estimate
-    bounds = wording.interval(estimate, objective.unit)
-    measured = wording.quantity(estimate.value, objective.unit) + (f" ({bounds})" if bounds else "")
+    bounds = wording.interval(verdict)
+    measured = wording.measured(verdict) + (f" ({bounds})" if bounds else "")
     return (
         f"{EMOJI[verdict.outcome]} {wording.OUTCOME_WORDS[verdict.outcome]}",
         text(objective.title),
@@ -88,7 +88,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         f"{measured} emulated" if estimate.emulated else measured,
         wording.count(estimate.samples),
         wording.ROLE_WORDS[verdict.role],
-        text(verdict.reason),
+        text(wording.sentence(verdict.reason)),
     )
 
 

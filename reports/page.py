@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from reports.contents import Contents
 from reports.series import QUANTILES
 from reports.svg import inline_svg
 from reports.tables import needed_for, unaccounted
+from slo_checks.verdict import undermines
 
 MOST_ROWS: Final = 50
 SECTIONS: Final = (
@@ -74,7 +74,7 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         setup=_setup(plan),
         files=files,
         unaccounted=unaccounted(contents.verdict.conservation),
-        bin_s=None if contents.timeline is None else float(np.diff(contents.timeline.edges_s).min()),
+        bin_s=None if contents.timeline is None else contents.timeline.bin_s,
         timeline_svg=_svg(figures.timeline, "timeline", "Rates, response times, failures, servers and lag over time"),
         latency_svg=_svg(figures.latency, "latency", "Distribution of response times of each kind of request"),
     )
@@ -125,8 +125,8 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     )  # fmt: skip
     spoken = (
-        wording.count, wording.percent, wording.milliseconds, wording.seconds, wording.mebibytes, wording.quantity,
-        wording.promise, wording.interval, wording.utc, wording.shortened,
+        wording.count, wording.percent, wording.milliseconds, wording.seconds, wording.mebibytes,
+        wording.promise, wording.measured, wording.interval, wording.utc, wording.shortened, wording.sentence,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in spoken}
     environment.globals |= {
@@ -142,6 +142,7 @@ def _environment() -> Environment:
         "needed": {name: needed_for(quantile) for name, quantile in QUANTILES.items()},
         "most_rows": MOST_ROWS,
         "cut_off": _cut_off,
+        "undermines": undermines,
     }
     return environment
 

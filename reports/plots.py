@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from reports import wording
 from reports.palette import KIND_COLOURS, SERIES_COLOURS, STATUS_COLOURS, light
@@ -27,7 +28,8 @@ MOST_LANES: Final = 4
 MOST_TICKS: Final = 12
 TICK_STEPS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 FEW: Final = 30
-_LEFT, _RIGHT = 0.075, 0.825
+SHORT_LOG_AXIS: Final = 200
+_LEFT, _RIGHT = 0.062, 0.825
 _LETTER_IN: Final = 0.067
 _INNER_IN: Final = WIDTH_IN * (_RIGHT - _LEFT)
 
@@ -80,6 +82,7 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
     for axis, kind in zip(grid.flat, kinds, strict=False):
         _plain(axis)
         _distribution(axis, kind, latency_limit_ms)
+    _log_ticks(grid.flat[0].xaxis, grid.flat[0].get_xlim())  # shared by all
     for axis in list(grid.flat)[len(kinds) :]:
         axis.set_visible(False)
     for axis in list(grid.flat)[len(kinds) - columns : len(kinds)]:
@@ -127,8 +130,7 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
         )  # fmt: skip
     _limit(axis, limit_ms, "limit of p95")
     axis.set_ylim(top=axis.get_ylim()[1] * 2)  # room for the triangles
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    _log_ticks(axis.yaxis, axis.get_ylim())
     _legend(axis)
 
 
@@ -161,8 +163,7 @@ def _lag(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
     _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, 0.01), "grey", "worst", 0.9)
     _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, 0.01), "blue", "p99", 1.3)
     _limit(axis, limit_ms, "limit of p99")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    _log_ticks(axis.yaxis, axis.get_ylim())
     _legend(axis)
 
 
@@ -233,8 +234,6 @@ def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None
     axis.set_xscale("log")
     axis.set_ylim(0, 1.04)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
     if kind.ok == 0:
         _say(axis, "nothing was answered well")
         return
@@ -291,10 +290,18 @@ def _limit(axis: Axes, limit: float | None, name: str) -> None:
 def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
     if limit_ms is not None:
         axis.axvline(limit_ms, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
-        axis.text(
-            limit_ms, 0.04, f"limit {wording.milliseconds(limit_ms)}", color=light("vermillion"), fontsize=8,
-            rotation=90, ha="right", va="bottom",
+        axis.annotate(
+            f"limit {wording.milliseconds(limit_ms)}", (limit_ms, 0.04), (-4, 0), textcoords="offset points",
+            color=light("vermillion"), fontsize=8, rotation=90, ha="right", va="bottom",
         )  # fmt: skip
+
+
+def _log_ticks(scale: Axis, shown: tuple[float, float]) -> None:
+    """Labels at 1, 10, 100 ms..., and at 2 and 5 of each where the axis is too short for two of them."""
+    subs = (1.0, 2.0, 5.0) if shown[1] / shown[0] < SHORT_LOG_AXIS else (1.0,)
+    scale.set_major_locator(LogLocator(subs=subs))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def _percent_axis(axis: Axes, greatest: float) -> None:

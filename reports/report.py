@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.figure import Figure
 
@@ -53,7 +54,7 @@ def write_report(recording: Recording, run_verdict: RunVerdict, directory: Path)
         else:
             _write(directory / name, _png(figure))
     path = directory / "report.html"
-    _write(directory / "verdict.json", verdict.to_json(run_verdict, recording).encode())
+    _write(directory / "verdict.json", _json(verdict.to_json(run_verdict, recording)))
     _write(directory / "junit.xml", junit.junit_xml(run_verdict, recording).encode())
     _write(directory / "summary.md", markdown.summary(contents, str(path)).encode())
     _write(path, page(contents, figures, [*_linked(directory, REPORT_FILES, directory), *_raw(recording, directory)]).encode())
@@ -83,6 +84,10 @@ def _png(figure: Figure) -> bytes:
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return drawn.getvalue()
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -77,6 +77,11 @@ class Timeline:
     marks: tuple[Mark, ...]
 
     @property
+    def bin_s(self) -> float:
+        """Width of the bins; only the last may differ."""
+        return float(self.edges_s[1])
+
+    @property
     def end_s(self) -> float:
         return float(self.edges_s[-1])
 

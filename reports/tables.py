@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from loadtests.recording import IN_FLIGHT, OK, Recording
-from reports.series import BAD, QUANTILES, FloatArray, rank, request_columns
-from slo_checks.asserted import asserted_phases, asserted_requests, completed, is_in
+from reports.series import QUANTILES, FloatArray, rank, request_columns
+from slo_checks.asserted import asserted_phases, asserted_requests, asserted_rows, completed, is_in
 from slo_checks.verdict import Conservation
 
 MOST_CURVE_POINTS: Final = 400
@@ -91,7 +91,7 @@ class LoadProcess:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorLag:
-    """How late requests left, all phases, in ms. None when nothing was sent."""
+    """How late requests left that were due outside warm-up, in ms. None when nothing was sent."""
 
     sent: int
     p50_ms: float | None
@@ -118,8 +118,9 @@ def errors_by_class(recording: Recording) -> tuple[ErrorClass, ...]:
     """What did not end well, by class, most frequent first."""
     rows = recording.requests[(recording.requests["status"] != OK).to_numpy(dtype=bool)]
     rows = rows.assign(judged=is_in(rows, "phase", asserted_phases(recording)))
-    found = [_error_class(name, rows[(rows["status"] == name).to_numpy(dtype=bool)]) for name in BAD]
-    return tuple(sorted((each for each in found if each is not None), key=lambda each: -each.count))
+    # By what is there, not by what is known: a status that another version wrote must show as well.
+    found = [_error_class(status, own) for status, own in rows.groupby("status", observed=True)]
+    return tuple(sorted(found, key=lambda each: (-each.count, each.status)))
 
 
 def answers_by_server(recording: Recording) -> tuple[ServerShare, ...]:
@@ -148,8 +149,9 @@ def answers_by_server(recording: Recording) -> tuple[ServerShare, ...]:
 
 
 def generator_lag(recording: Recording) -> GeneratorLag:
-    lag_ms = request_columns(recording.requests).lag_ms
-    ordered = np.sort(lag_ms[~np.isnan(lag_ms)])
+    rows = asserted_rows(recording)
+    lag_ms = (rows.sent_us - rows.intended_us) / 1e3
+    ordered = np.sort(lag_ms[np.isfinite(lag_ms)])
     worst_ms = float(ordered[-1]) if ordered.size else None
     return GeneratorLag(int(ordered.size), _quantile(ordered, 0.50), _quantile(ordered, 0.99), worst_ms)
 
@@ -219,29 +221,20 @@ def _quantile(ordered: FloatArray, quantile: float) -> float | None:
     return float(ordered[rank(quantile, np.array([ordered.size]))[0]])
 
 
-def _error_class(status: str, rows: pd.DataFrame) -> ErrorClass | None:
-    if rows.empty:
-        return None
+def _error_class(status: object, rows: pd.DataFrame) -> ErrorClass:
     columns = request_columns(rows)
     texts = rows["error"].value_counts()
     examples = [ErrorText(str(text), int(count)) for text, count in texts.head(MOST_EXAMPLES).items()]
     return ErrorClass(
-        status=status,
+        status=str(status),
         count=len(rows),
         in_warm_up=int((~rows["judged"]).sum()),
         examples=tuple(examples),
         texts=len(texts),
         first_s=float(columns.settled_s.min()),
         last_s=float(columns.settled_s.max()),
-        servers=_names(rows, status),
+        servers=_distinct(rows["served_by"]) or _distinct(rows["peer"]),
     )
-
-
-def _names(rows: pd.DataFrame, status: str) -> tuple[str, ...]:
-    """Servers that answered so, or the addresses asked when none did."""
-    if status == IN_FLIGHT:
-        return _distinct(rows["peer"])
-    return _distinct(rows["served_by"]) or _distinct(rows["peer"])
 
 
 def _distinct(column: pd.Series[Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from loadtests.recording import Recording
 from reports import wording
 from reports.markdown import balance_line
-from slo_checks.verdict import Outcome, RunVerdict, Verdict
+from slo_checks.verdict import Outcome, RunVerdict, Verdict, undermines
 
 STYLES: Final = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
 _SHORT_ROLES: Final = {"must_pass": "prove", "must_not_fail": "not miss", "not_asked": "shown"}
@@ -21,7 +21,7 @@ def verdict_lines(recording: Recording, verdict: RunVerdict) -> list[RenderableT
     """The table, the reasons behind what did not pass, and what the run as a whole comes to."""
     lines: list[RenderableType] = [verdict_table(verdict)]
     lines += [_because(each) for each in verdict.verdicts if each.outcome is not Outcome.PASS and each.role != "not_asked"]
-    lines += [_doubt(check.name, check.reason) for check in verdict.validity if check.ok is False]
+    lines += [_doubt(check.name, check.reason) for check in verdict.validity if undermines(check, verdict.verdicts)]
     if recording.manifest is None:
         lines.append(Text("Not sealed: the run did not finish, and rows may be missing.", style="yellow"))
     if recording.requests.empty:
@@ -48,7 +48,7 @@ def verdict_table(verdict: RunVerdict) -> Table:
             _outcome(each.outcome),
             Text(each.objective.title),
             wording.promise(each.objective),
-            wording.quantity(each.estimate.value, each.objective.unit) + ("*" if each.estimate.emulated else ""),
+            wording.measured(each) + ("*" if each.estimate.emulated else ""),
             wording.count(each.estimate.samples),
             _SHORT_ROLES[each.role],
         )

@@ -6,9 +6,8 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
-from slo_checks.estimate import Estimate
 from slo_checks.objectives import Objective
-from slo_checks.verdict import Outcome
+from slo_checks.verdict import Outcome, Verdict, quantity
 
 UNKNOWN: Final = "–"  # noqa: RUF001 - a dash, for people
 NEVER: Final = "never"
@@ -83,37 +82,30 @@ def mebibytes(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value / 2**20:,.0f} MiB"
 
 
-def quantity(value: float | None, unit: str) -> str:
-    """A value in the unit of its objective: ``ratio``, ``s``, ``ms`` or any other, which is then named."""
-    if value is None or math.isnan(value):
-        return UNKNOWN
-    match unit:
-        case "ratio":
-            return percent(value, 3)
-        case "ms":
-            return milliseconds(value)
-        case "s":
-            return seconds(value)
-        case _:
-            return f"{_three_digits(value)} {unit}".strip()
-
-
 def promise(objective: Objective) -> str:
     """The bound as people write it: ``≥ 99.9 %``."""
     sign = "≥" if objective.comparison == "at_least" else "≤"
-    return f"{sign} {quantity(objective.bound, objective.unit)}"
+    spoken = percent(objective.bound, 3) if objective.unit == "ratio" else seconds(objective.bound)
+    return f"{sign} {spoken}"
 
 
-def interval(estimate: Estimate, unit: str) -> str | None:
-    """The bounds that the data support, or None without any."""
-    low, high = quantity(estimate.low, unit), quantity(estimate.high, unit)
-    if estimate.low is None and estimate.high is None:
-        return None
-    if estimate.low is None:
-        return f"at most {high}"
-    if estimate.high is None:
-        return f"at least {low}"
-    return f"{low} to {high}"
+def measured(verdict: Verdict) -> str:
+    """The value in the words of the verdict's own reason, so that the two never differ."""
+    value = verdict.estimate.value
+    return UNKNOWN if value is None else quantity(value, verdict.objective.unit)
+
+
+def interval(verdict: Verdict) -> str | None:
+    """The bounds that the data support, or None without any; rounded outwards, never to more than is proven."""
+    unit, low, high = verdict.objective.unit, verdict.estimate.low, verdict.estimate.high
+    if low is not None and math.isinf(low):
+        return None  # the value itself says that there was no good answer
+    scale = 1e5 if unit == "ratio" else 1e3
+    from_text = None if low is None else quantity(math.floor(low * scale) / scale, unit)
+    to_text = None if high is None else quantity(math.ceil(high * scale) / scale if math.isfinite(high) else high, unit)
+    if from_text is None:
+        return None if to_text is None else f"at most {to_text}"
+    return f"at least {from_text}" if to_text is None else f"{from_text} to {to_text}"
 
 
 def utc(at: float | None) -> str:
@@ -125,6 +117,11 @@ def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
     """One line of at most ``longest`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital at its beginning, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def name(text: str, longest: int = 24) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pyarrow as pa
 
 from loadtests.recording import OK, REQUEST_SCHEMA, Manifest, PayloadRecord, Plan, Recording, WorkerRecord
 from scenarios.scenario import Scenario
+from slo_checks.objectives import objectives_document
 
 STARTED_AT = 1_790_000_000.0
 KINDS = np.array(["classifier", "detector", "encoder", "ensemble"])
+MODELS = tuple(f"radstream_{name}" for name in ("preprocess", "classifier", "detector", "encoder", "ensemble"))
 SERVERS = np.array(["radstream-triton-7c9f-aa1", "radstream-triton-7c9f-bb2"])
 
 
@@ -32,8 +35,8 @@ def sample_plan(phases: list[dict[str, Any]], scheduled: int, **changes: Any) ->
     plan: dict[str, Any] = {
         "run": "20261124T040000Z-burst",
         "scenario": scenario,
-        "objectives": {},
-        "target": {"grpc": ["10.0.3.17:8001", "10.0.3.18:8001"], "emulated": True},
+        "objectives": objectives_document(),
+        "target": {"name": "embedded", "grpc": "dns:///triton.radstream.svc:8001", "emulated": True},
         "loop": "open",
         "seed": 7,
         "scheduled_count": scheduled,
@@ -118,7 +121,7 @@ def sample_run(
         {
             "at": STARTED_AT + at, "server": server, "gpu": "GPU-emulated-0", "emulated": True,
             "util_ratio": min(1.0, 0.55 + 0.3 * (at > run_s / 2) + 0.05 * np.cos(at / 5)),
-            "engine_active_ratio": None, "power_watts": None, "busy_s": at * 0.7,
+            "engine_active_ratio": None, "power_watts": None, "busy_s": None,
         }
         for at in seconds for server in SERVERS
     )  # fmt: skip
@@ -129,8 +132,9 @@ def sample_run(
             _event(run_s * 0.7, "server_started", "radstream-triton-7c9f-bb2 answers again"),
             _event(run_s * 0.81, "worker_slow", "load process 1 was 9 ms late for 5 s"),
         ]
+    triton, watch = tuple(_counters(rows, run_s)), tuple(_heartbeats(run_s))
     return Recording(
-        directory, plan, _manifest(rows, run_s) if sealed else None, rows, client=client, gpu=gpu, events=tuple(events),
+        directory, plan, _manifest(rows, run_s) if sealed else None, rows, client=client, gpu=gpu, triton=triton, watch=watch, events=tuple(events),
         damage=() if sealed else ("requests-1.arrows was cut: rows up to its last whole batch were read",),
     )  # fmt: skip
 
@@ -143,7 +147,8 @@ def empty_run(directory: Path) -> Recording:
 def _manifest(rows: pd.DataFrame, run_s: float) -> Manifest:
     workers = tuple(
         WorkerRecord(
-            worker=worker, host="loader-0", pid=4100 + worker, delivered=True, due=len(rows) // 2, by_status=None,
+            worker=worker, host="loader-0", pid=4100 + worker, delivered=True, due=int((rows["worker"] == worker).sum()),
+            by_status={str(status): int(n) for status, n in rows[rows["worker"] == worker]["status"].value_counts().items()},
             peak_in_flight=38, cpu_s=71.5, clock_offset_ms=0.0,
         )
         for worker in (0, 1)
@@ -152,6 +157,26 @@ def _manifest(rows: pd.DataFrame, run_s: float) -> Manifest:
         ended="completed", end_reason="the whole schedule was played", ended_at=STARTED_AT + run_s + 1.5,
         due_count=len(rows), row_count=len(rows), workers=workers, shards=(),
     )  # fmt: skip
+
+
+def _counters(rows: pd.DataFrame, run_s: float) -> Iterator[dict[str, Any]]:
+    """What each server counted by each second, which is what it answered until then."""
+    answered = rows[rows["served_by"].notna()]
+    for server in SERVERS:
+        done_s = np.sort(answered[answered["served_by"] == server]["done_us"].to_numpy(dtype=np.float64) / 1e6)
+        for at in range(int(run_s) + 10):
+            total = int(np.searchsorted(done_s, at, side="right"))
+            counts = dict.fromkeys(MODELS, total)
+            pending = dict.fromkeys(MODELS[:-1], at % 4) | {MODELS[-1]: 0}
+            yield {
+                "at": STARTED_AT + at, "server": str(server), "success": counts, "failure": {}, "inference": counts,
+                "queue_us": {}, "pending": pending,
+            }  # fmt: skip
+
+
+def _heartbeats(run_s: float) -> Iterator[dict[str, Any]]:
+    for at in range(int(run_s) + 10):
+        yield {"at": STARTED_AT + at, "event": "heartbeat", "server": None, "detail": None}
 
 
 def _event(after_s: float, event: str, detail: str) -> dict[str, Any]:
