@@ -80,7 +80,19 @@ class Watcher:
 def main() -> int:
     # A Ctrl-C is for whoever started us; we end when they close our standard input, or are gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watcher = Watcher(Path(sys.argv[1]), Target.model_validate_json(sys.stdin.readline()))
+    directory = Path(sys.argv[1])
+    watcher = Watcher(directory, Target.model_validate_json(sys.stdin.readline()))
+    try:
+        _watch(watcher)
+    except OSError as error:
+        sys.stderr.write(f"radslo: the watcher cannot write to {directory} ({error.strerror}) and ends\n")
+        return 2
+    finally:
+        watcher.close()
+    return 0
+
+
+def _watch(watcher: Watcher) -> None:
     ending = threading.Event()
     threading.Thread(target=_end_with_stdin, args=(ending,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
@@ -94,8 +106,6 @@ def main() -> int:
         watcher.round()
     watcher.round()
     watcher.note("stopped")
-    watcher.close()
-    return 0
 
 
 def _end_with_stdin(ending: threading.Event) -> None:
