@@ -10,9 +10,10 @@ from typing import Final
 from reports import wording
 from reports.contents import Contents
 from reports.page import target_words
-from slo_checks.verdict import Conservation, Outcome, Verdict, undermines
+from slo_checks.verdict import Conservation, Outcome, ValidityCheck, Verdict, undermines
 
 EMOJI: Final = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.INCONCLUSIVE: "⚠️"}
+_COLUMNS: Final = ("Outcome", "Promise", "Promised", "Measured", "Samples", "Role", "Why")
 _LONGEST_CELL: Final = 240
 _MARKS: Final = re.compile(r"([\\`*_\[\]|~#])")
 
@@ -30,8 +31,7 @@ def summary(contents: Contents, report: str | None = None) -> str:
     ]
     doubts = [check for check in run.validity if undermines(check, run.verdicts)]
     if doubts:
-        lines = [f"- {'❌ violated' if each.ok is False else '⚠️ not checked'}: **{text(each.name.replace('_', ' '))}**: {text(each.reason)}" for each in doubts]
-        parts.append("**Doubts about the measurement**\n\n" + "\n".join(lines))
+        parts.append("**Doubts about the measurement**\n\n" + "\n".join(_doubt(check) for check in doubts))
     if report is not None:
         parts.append(f"Full report: `{report.replace('`', '')}`")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -55,6 +55,11 @@ def text(given: str) -> str:
     return _MARKS.sub(r"\\\1", html.escape(wording.shortened(given, _LONGEST_CELL), quote=False))
 
 
+def _doubt(check: ValidityCheck) -> str:
+    sign = "❌ violated" if check.ok is False else "⚠️ not checked"
+    return f"- {sign}: **{text(check.name.replace('_', ' '))}**: {text(check.reason)}"
+
+
 def _warnings(contents: Contents) -> list[str]:
     manifest = contents.recording.manifest
     said = []
@@ -72,8 +77,7 @@ def _warnings(contents: Contents) -> list[str]:
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No objective was judged."
-    rows = [("Outcome", "Promise", "Promised", "Measured", "Samples", "Role", "Why"), ("---",) * 7]
-    rows += [_row(verdict) for verdict in verdicts]
+    rows: list[Sequence[str]] = [_COLUMNS, ["---"] * len(_COLUMNS), *map(_row, verdicts)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 

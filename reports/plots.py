@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ MOST_LANES: Final = 4
 MOST_TICKS: Final = 12
 TICK_STEPS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 FEW: Final = 30
+LEAST_MS: Final = 0.01
 SHORT_LOG_AXIS: Final = 200
 _LEFT, _RIGHT = 0.062, 0.825
 _LETTER_IN: Final = 0.067
@@ -49,7 +51,7 @@ def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
     panels = _panels(timeline, limits)
     lanes = _event_lanes(timeline)
     heights = [0.3 + 0.17 * (max(lanes.values(), default=-1) + 1), *(PANEL_IN for _ in panels)]
-    # Margins and the space between panels are given in inches, so that more panels make a longer figure, not finer ones.
+    # Margins and gaps are given in inches, so that more panels make a longer figure, not finer ones.
     height_in = sum(heights) + 0.42 * len(panels) + 0.55
     figure = Figure(figsize=(WIDTH_IN, height_in), facecolor=light("paper"))
     axes: Sequence[Axes] = figure.subplots(
@@ -73,12 +75,15 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
     """The distribution of response times of each kind: which share was answered within a time."""
     columns = min(2, len(kinds))
     lines = -(-len(kinds) // columns)
-    figure = Figure(figsize=(WIDTH_IN if columns > 1 else 6.5, 2.7 * lines + 0.4), facecolor=light("paper"))
+    height_in = 2.7 * lines + 0.4
+    figure = Figure(figsize=(WIDTH_IN if columns > 1 else 6.5, height_in), facecolor=light("paper"))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(
-        left=0.075, right=0.98, top=1 - 0.32 / (2.7 * lines + 0.4), bottom=0.5 / (2.7 * lines + 0.4),
-        hspace=0.32, wspace=0.08,
+        left=0.075, right=0.98, top=1 - 0.48 / height_in, bottom=0.5 / height_in,
+        hspace=0.42, wspace=0.08,
     )  # fmt: skip
+    grid.flat[0].set_xscale("log")
+    grid.flat[0].set_xlim(_times_ms(kinds, latency_limit_ms))
     for axis, kind in zip(grid.flat, kinds, strict=False):
         _plain(axis)
         _distribution(axis, kind, latency_limit_ms)
@@ -120,7 +125,7 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
     styles = {"p50": ("sky", 1.0), "p95": ("blue", 1.4), "p99": ("purple", 1.0)}
     axis.set_yscale("log")
     for name, (colour, width) in styles.items():
-        _steps(axis, shown.edges_s, shown.response_ms[name], colour, name, width)
+        _steps(axis, shown.edges_s, np.maximum(shown.response_ms[name], LEAST_MS), colour, name, width)
     lost = np.isinf(shown.response_ms["p95"])
     if lost.any():
         middles = (shown.edges_s[:-1] + shown.edges_s[1:]) / 2
@@ -138,6 +143,7 @@ def _failures(axis: Axes, shown: Timeline) -> None:
     _title(axis, "Failures per second, by class")
     if not shown.failed_per_s:
         _say(axis, "no failures")
+        axis.set_yticks([])
         return
     named = {wording.STATUS_WORDS[status]: rates for status, rates in shown.failed_per_s.items()}
     _stack(axis, shown.edges_s, named, [STATUS_COLOURS[status] for status in shown.failed_per_s])
@@ -160,8 +166,8 @@ def _servers(axis: Axes, shown: Timeline) -> None:
 def _lag(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
     _title(axis, "Generator lag: how late we sent (log)")
     axis.set_yscale("log")
-    _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, 0.01), "grey", "worst", 0.9)
-    _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, 0.01), "blue", "p99", 1.3)
+    _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, LEAST_MS), "grey", "worst", 0.9)
+    _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, LEAST_MS), "blue", "p99", 1.3)
     _limit(axis, limit_ms, "limit of p99")
     _log_ticks(axis.yaxis, axis.get_ylim())
     _legend(axis)
@@ -175,8 +181,8 @@ def _client_cpu(axis: Axes, shown: Timeline) -> None:
 
 
 def _gpu(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "GPU utilisation" + (" – EMULATED DEVICE" if shown.gpu_emulated else ""))
-    for (device, busy), colour in zip(list(shown.gpu_busy_ratio.items())[: len(SERIES_COLOURS)], SERIES_COLOURS, strict=False):
+    _title(axis, "GPU utilisation" + (", EMULATED DEVICE" if shown.gpu_emulated else ""))
+    for (device, busy), colour in zip(shown.gpu_busy_ratio.items(), cycle(SERIES_COLOURS), strict=False):
         _steps(axis, shown.edges_s, busy, colour, wording.name(device), 1.2)
     _percent_axis(axis, 1.0)
     _legend(axis)
@@ -230,8 +236,11 @@ def _shade(axis: Axes, shown: Timeline) -> None:
 def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None:
     colour = light(KIND_COLOURS.get(kind.kind, "muted"))
     share = f", {wording.percent(kind.ok / kind.scheduled)} answered well" if kind.ok < kind.scheduled else ""
-    _title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}")
-    axis.set_xscale("log")
+    _title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}", above_pt=17)
+    axis.annotate(
+        "   ".join(_quantile_words(kind)), (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points",
+        fontsize=8.5, color=light("muted"), annotation_clip=False,
+    )  # fmt: skip
     axis.set_ylim(0, 1.04)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
     if kind.ok == 0:
@@ -239,35 +248,36 @@ def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None
         return
     few = kind.ok < FEW
     axis.step(
-        kind.curve_ms, kind.curve_ratio, where="post", color=colour, linewidth=1.6, marker="o" if few else None,
-        markersize=3,
+        np.maximum(kind.curve_ms, LEAST_MS), kind.curve_ratio, where="post", color=colour, linewidth=1.6,
+        marker="o" if few else None, markersize=3,
     )  # fmt: skip
     _upright_limit(axis, limit_ms)
     for name, ratio in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
         value = kind.quantiles_ms[name]
         if value is not None and np.isfinite(value):
             axis.plot([value], [ratio], "o", color=colour, markersize=4.5, markeredgecolor=light("paper"), zorder=5)
-    axis.text(
-        0.02, 0.94, "\n".join(_quantile_lines(kind)), transform=axis.transAxes, ha="left", va="top", fontsize=8.5,
-        color=light("ink"), linespacing=1.4, bbox={"facecolor": light("paper"), "edgecolor": "none", "pad": 2}, zorder=6,
-    )  # fmt: skip
 
 
-def _quantile_lines(kind: KindLatency) -> list[str]:
+def _times_ms(kinds: Sequence[KindLatency], limit_ms: float | None) -> tuple[float, float]:
+    """Ends of the time axis: every answer and the limit lie within."""
+    known = [float(end) for kind in kinds if kind.ok for end in kind.curve_ms[[0, -1]]]
+    known += [] if limit_ms is None else [limit_ms]
+    return max(min(known, default=1.0), LEAST_MS) / 1.5, max([*known, 1.0]) * 1.5
+
+
+def _quantile_words(kind: KindLatency) -> list[str]:
     needs = {"p50": needed_for(0.50), "p95": needed_for(0.95), "p99": needed_for(0.99)}
     return [
-        f"{name} needs {needs[name]} requests" if value is None else f"{name}  {wording.milliseconds(value)}"
+        f"{name} needs {needs[name]}" if value is None else f"{name} {wording.milliseconds(value)}"
         for name, value in kind.quantiles_ms.items()
-    ] + [f"slowest  {wording.milliseconds(kind.worst_ms)}"]
+    ] + [f"slowest {wording.milliseconds(kind.worst_ms)}"]
 
 
 def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], colours: Sequence[str]) -> None:
     below = np.zeros(edges_s.size - 1)
     for (name, rates), colour in zip(named.items(), colours, strict=False):
         top = below + rates
-        axis.stairs(
-            top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.name(name)
-        )
+        axis.stairs(top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.name(name))
         below = top
     axis.set_ylim(bottom=0)
     _legend(axis)
@@ -313,13 +323,14 @@ def _plain(axis: Axes) -> None:
     axis.set_facecolor("none")
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(light("rule"))
-    axis.tick_params(colors=light("muted"), labelsize=8, length=3, width=0.6)
+    axis.tick_params(which="both", colors=light("muted"), labelsize=8, length=3, width=0.6)
+    axis.tick_params(which="minor", length=1.5)
     axis.grid(axis="y", color=light("rule"), linewidth=0.6)
     axis.set_axisbelow(True)
 
 
-def _title(axis: Axes, text: str) -> None:
-    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=4)
+def _title(axis: Axes, text: str, above_pt: float = 4) -> None:
+    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=above_pt)
 
 
 def _legend(axis: Axes) -> None:
@@ -331,7 +342,6 @@ def _legend(axis: Axes) -> None:
 
 def _say(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=light("muted"), fontsize=9)
-    axis.set_yticks([])
 
 
 def _visible(shown: Timeline) -> list[PhaseSpan]:

@@ -57,7 +57,8 @@ def write_report(recording: Recording, run_verdict: RunVerdict, directory: Path)
     _write(directory / "verdict.json", _json(verdict.to_json(run_verdict, recording)))
     _write(directory / "junit.xml", junit.junit_xml(run_verdict, recording).encode())
     _write(directory / "summary.md", markdown.summary(contents, str(path)).encode())
-    _write(path, page(contents, figures, [*_linked(directory, REPORT_FILES, directory), *_raw(recording, directory)]).encode())
+    files = [*_linked(directory, REPORT_FILES, directory), *_linked(recording.directory, RAW_FILES, directory)]
+    _write(path, page(contents, figures, files).encode())
     return path
 
 
@@ -66,10 +67,6 @@ def draw(contents: Contents) -> Figures:
         timeline=None if contents.timeline is None else timeline_figure(contents.timeline, contents.limits),
         latency=latency_figure(contents.latency, contents.limits.latency_ms) if contents.latency else None,
     )
-
-
-def _raw(recording: Recording, directory: Path) -> Iterator[LinkedFile]:
-    return _linked(recording.directory, RAW_FILES, directory)
 
 
 def _linked(where: Path, files: dict[str, str], page_directory: Path) -> Iterator[LinkedFile]:

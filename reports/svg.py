@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from io import StringIO
 from typing import Final
@@ -30,8 +31,5 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"(\bid=\"|href=\"#|url\(#)", rf"\g<1>{name}-", svg)
     svg = _FONT.sub("system-ui, sans-serif", svg)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
-    return follow_scheme(_OPENING.sub(rf'<svg viewBox="\1" role="img" aria-label="{_attribute(description)}">', svg, count=1))
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    opening = rf'<svg viewBox="\1" role="img" aria-label="{html.escape(description)}">'
+    return follow_scheme(_OPENING.sub(opening, svg, count=1))

@@ -20,7 +20,8 @@ _SHORT_ROLES: Final = {"must_pass": "prove", "must_not_fail": "not miss", "not_a
 def verdict_lines(recording: Recording, verdict: RunVerdict) -> list[RenderableType]:
     """The table, the reasons behind what did not pass, and what the run as a whole comes to."""
     lines: list[RenderableType] = [verdict_table(verdict)]
-    lines += [_because(each) for each in verdict.verdicts if each.outcome is not Outcome.PASS and each.role != "not_asked"]
+    asked = [each for each in verdict.verdicts if each.role != "not_asked"]
+    lines += [_because(each) for each in asked if each.outcome is not Outcome.PASS]
     lines += [_doubt(check.name, check.reason) for check in verdict.validity if undermines(check, verdict.verdicts)]
     if recording.manifest is None:
         lines.append(Text("Not sealed: the run did not finish, and rows may be missing.", style="yellow"))

@@ -1,7 +1,8 @@
-"""Made-up runs that look like real ones, for looking at reports and for testing them, and a test that they are sound."""
+"""Made-up runs that look like real ones, for testing and looking at reports, and a test that they are sound."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 from loadtests.recording import OK, REQUEST_SCHEMA, Manifest, PayloadRecord, Plan, Recording, WorkerRecord
 from scenarios.scenario import Scenario
 from slo_checks.objectives import objectives_document
+from tests.unit.recordings import frame
 
 STARTED_AT = 1_790_000_000.0
 KINDS = np.array(["classifier", "detector", "encoder", "ensemble"])
@@ -57,7 +59,7 @@ def sample_plan(phases: list[dict[str, Any]], scheduled: int, **changes: Any) ->
 
 
 def sample_rows(count: int, run_s: float, outage: tuple[float, float] | None = None, seed: int = 3) -> pd.DataFrame:
-    """``count`` requests over ``run_s``; the first tenth is warm-up. In an outage one server is gone, the other slow."""
+    """``count`` requests over ``run_s``; the first tenth is warm-up. In an outage one server is gone."""
     chance = np.random.default_rng(seed)
     intended_s = np.sort(chance.uniform(0, run_s, count))
     kind = chance.choice(KINDS, count, p=[0.2, 0.2, 0.2, 0.4])
@@ -96,7 +98,8 @@ def sample_rows(count: int, run_s: float, outage: tuple[float, float] | None = N
 
 def request_rows(columns: dict[str, Any]) -> pd.DataFrame:
     arrays = [pa.array(columns[field.name], type=field.type, from_pandas=True) for field in REQUEST_SCHEMA]
-    return pa.table(arrays, schema=REQUEST_SCHEMA).to_pandas(types_mapper=pd.ArrowDtype)
+    rows: pd.DataFrame = pa.table(arrays, schema=REQUEST_SCHEMA).to_pandas(types_mapper=pd.ArrowDtype)
+    return rows
 
 
 def sample_run(
@@ -134,21 +137,23 @@ def sample_run(
         ]
     triton, watch = tuple(_counters(rows, run_s)), tuple(_heartbeats(run_s))
     return Recording(
-        directory, plan, _manifest(rows, run_s) if sealed else None, rows, client=client, gpu=gpu, triton=triton, watch=watch, events=tuple(events),
+        directory, plan, _manifest(rows, run_s) if sealed else None, rows, client=client, gpu=gpu,
+        triton=triton, watch=watch, events=tuple(events),
         damage=() if sealed else ("requests-1.arrows was cut: rows up to its last whole batch were read",),
     )  # fmt: skip
 
 
 def empty_run(directory: Path) -> Recording:
     phases = [{"name": "steady", "duration_s": 60.0, "rate": {"requests_per_s": 10.0}}]
-    return Recording(directory, sample_plan(phases, 600), None, REQUEST_SCHEMA.empty_table().to_pandas(types_mapper=pd.ArrowDtype))
+    return Recording(directory, sample_plan(phases, 600), None, frame([]))
 
 
 def _manifest(rows: pd.DataFrame, run_s: float) -> Manifest:
+    ends = [Counter(rows[rows["worker"] == worker]["status"].tolist()) for worker in (0, 1)]
     workers = tuple(
         WorkerRecord(
-            worker=worker, host="loader-0", pid=4100 + worker, delivered=True, due=int((rows["worker"] == worker).sum()),
-            by_status={str(status): int(n) for status, n in rows[rows["worker"] == worker]["status"].value_counts().items()},
+            worker=worker, host="loader-0", pid=4100 + worker, delivered=True, due=ends[worker].total(),
+            by_status=dict(ends[worker]),
             peak_in_flight=38, cpu_s=71.5, clock_offset_ms=0.0,
         )
         for worker in (0, 1)
@@ -183,7 +188,7 @@ def _event(after_s: float, event: str, detail: str) -> dict[str, Any]:
     return {"at": STARTED_AT + after_s, "event": event, "detail": detail}
 
 
-def _break(  # noqa: PLR0913, PLR0917 - one sample's columns
+def _break(
     intended_s: npt.NDArray[np.float64],
     server: npt.NDArray[Any],
     service_ms: npt.NDArray[np.float64],

@@ -1,0 +1,315 @@
+"""What a reader of a report relies on, whatever the run was like."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from loadtests.recording import (
+    REQUEST_SCHEMA,
+    Recording,
+    ShardWriter,
+    read_recording,
+    request_batch,
+    seal_shard,
+    write_document,
+)
+from reports import wording
+from reports.contents import Contents
+from reports.markdown import summary
+from reports.report import write_report
+from reports.terminal import verdict_lines
+from slo_checks.verdict import Outcome, RunVerdict, evaluate
+from tests.unit.recordings import Row, answer, answers, changed, recording
+from tests.unit.test_report_samples import empty_run, sample_run
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect"}
+ODD_RUNS = {
+    "one request": recording([answer(0, 0.1)]),
+    "nothing answered": recording(answers(50, misses=dict.fromkeys(range(50), "transport"))),
+    "nothing sent": recording(answers(50, misses=dict.fromkeys(range(50), "not_sent"))),
+    "instant answers": recording(answers(50, response_s=0.0)),
+    "one answer at all": recording(answers(50, misses=dict.fromkeys(range(1, 50), "deadline"))),
+}
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser does: its text, its tags, and what it would fetch."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"{tag} runs a script"
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href" and tag == "a":
+                self.links.append(value or "")
+            elif name in {"src", "href", "xlink:href", "srcset", "data", "action"}:
+                self.fetched.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def report_of(run: Recording, directory: Path) -> tuple[str, Page]:
+    html = write_report(run, evaluate(run), directory).read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def on_disk(run: Recording, rows: list[Row], directory: Path) -> Path:
+    """A sealed recording as a run leaves it."""
+    assert run.manifest is not None
+    directory.mkdir()
+    write_document(directory / "plan.json", run.plan)
+    writer = ShardWriter(directory, 0)
+    writer.append(request_batch({name: [row[name] for row in rows] for name in REQUEST_SCHEMA.names}))
+    writer.close()
+    shards = (seal_shard(writer.path),)
+    write_document(directory / "manifest.json", run.manifest.model_copy(update={"shards": shards}))
+    return directory
+
+
+def runs(directory: Path) -> dict[str, Recording]:
+    return {
+        "pass": sample_run(directory, 4000, 120.0),
+        "fail": sample_run(directory, 4000, 120.0, outage=True),
+        "unsealed": sample_run(directory, 60, 20.0, sealed=False),
+        "empty": empty_run(directory),
+        **ODD_RUNS,
+    }
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A run, its verdict and its report."""
+
+    run: Recording
+    verdict: RunVerdict
+    directory: Path
+    html: str
+    page: Page
+
+
+@pytest.fixture(scope="module", params=["pass", "fail", "unsealed", "empty", *ODD_RUNS])
+def reported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    directory = tmp_path_factory.mktemp("report")
+    run = runs(directory)[request.param]
+    html, page = report_of(run, directory)
+    return Reported(run, evaluate(run), directory, html, page)
+
+
+def test_a_page_is_whole_and_fetches_nothing(reported: Reported) -> None:
+    html, page = reported.html, reported.page
+    assert page.open == []
+    assert "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
+    assert all(target.startswith("#") for target in page.fetched)
+    assert all(not re.match(r"\w+:|//", link) for link in page.links)
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_every_link_leads_somewhere(reported: Reported) -> None:
+    for link in reported.page.links:
+        assert link[1:] in reported.page.ids if link.startswith("#") else (reported.directory / link).is_file(), link
+
+
+def test_the_page_has_the_numbers_of_the_verdict(reported: Reported) -> None:
+    verdict, page = reported.verdict, reported.page
+    assert wording.OUTCOME_WORDS[verdict.outcome] in page.text
+    for each in verdict.verdicts:
+        assert each.objective.title in page.text
+        assert wording.sentence(each.reason) in page.text
+        assert wording.measured(each) in page.text
+        assert f"{each.estimate.samples:,}" in page.text
+    for check in verdict.validity:
+        assert wording.sentence(check.reason) in page.text
+    assert f"{verdict.conservation.ok:,} answered well" in page.text
+
+
+def test_a_run_from_disk_links_its_raw_files(tmp_path: Path) -> None:
+    rows = answers(100)
+    directory = on_disk(recording(rows), rows, tmp_path / "20261124T040000Z-literal")
+    _, page = report_of(read_recording(directory), directory / "report")
+    assert {"../plan.json", "../manifest.json", "../requests-0.parquet", "timeline.png"} <= set(page.links)
+    assert "radslo check runs/20261124T040000Z-literal" in page.text
+
+
+def test_no_data_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
+    _, page = report_of(empty_run(tmp_path), tmp_path)
+    assert "NO DATA" in page.text
+    assert "NOT SEALED" in page.text
+    assert "INCONCLUSIVE" in page.text
+    assert "svg" not in page.tags
+    assert not (tmp_path / "timeline.png").exists()
+
+
+def test_an_interrupted_run_says_why(tmp_path: Path) -> None:
+    run = changed(recording(answers(100)), ended="interrupted", end_reason="stopped by SIGTERM")
+    _, page = report_of(run, tmp_path)
+    assert "INTERRUPTED. stopped by SIGTERM" in page.text
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    hostile = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
+    rows = answers(100, misses={3: "other"}, served_by=hostile)
+    rows[3]["error"] = hostile
+    run = replace(recording(rows), events=({"at": 1_700_000_000.5, "event": hostile, "detail": hostile},))
+    html, page = report_of(run, tmp_path)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "<script" not in html
+    assert hostile in page.text
+    assert "<script" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_long_texts_are_cut_and_whole_in_their_title(tmp_path: Path) -> None:
+    rows = answers(10, misses={3: "other"})
+    rows[3]["error"] = "INTERNAL: " + "a" * 190
+    html, page = report_of(recording(rows), tmp_path)
+    assert "a" * 190 not in page.text
+    assert f'title="INTERNAL: {"a" * 190}"' in html
+
+
+def test_emulated_devices_are_named_as_such_everywhere(tmp_path: Path) -> None:
+    html, page = report_of(sample_run(tmp_path, 4000, 120.0), tmp_path)
+    assert "EMULATED DEVICE." in page.text
+    assert "GPU utilisation, EMULATED DEVICE" in page.text
+    assert re.search(r'data-label="Measured">[\d.]+ % <span class="tag emulated">emulated', html)
+    assert "emulated" in (tmp_path / "summary.md").read_text(encoding="utf-8").lower()
+
+
+def test_real_devices_are_not_called_emulated(tmp_path: Path) -> None:
+    _, page = report_of(recording(answers(100)), tmp_path)
+    assert "EMULATED" not in page.text
+
+
+def test_figures_follow_the_colour_scheme(tmp_path: Path) -> None:
+    html, _ = report_of(sample_run(tmp_path, 500, 60.0), tmp_path)
+    assert not re.search(r"#[0-9a-f]{6}", html[html.index("<svg") :])
+
+
+def test_files_are_what_their_names_say(tmp_path: Path) -> None:
+    run = sample_run(tmp_path, 1000, 60.0, outage=True)
+    page = write_report(run, evaluate(run), tmp_path / "new" / "report")
+    assert page.name == "report.html"
+    for picture in ("timeline.png", "latency.png"):
+        with Image.open(page.parent / picture) as image:
+            image.verify()
+            assert image.format == "PNG"
+            assert image.width >= 1000
+    assert json.loads((page.parent / "verdict.json").read_bytes())["outcome"] == "fail"
+    suite = ET.parse(page.parent / "junit.xml").getroot()  # noqa: S314 - our own file
+    assert int(suite.get("failures", "0")) > 0
+    assert not list(page.parent.glob("*.tmp"))
+
+
+def test_a_report_made_again_is_the_same(tmp_path: Path) -> None:
+    run = sample_run(tmp_path, 1000, 60.0, outage=True)
+    verdict = evaluate(run)
+    write_report(run, verdict, tmp_path)
+    first = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    write_report(run, verdict, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == first
+
+
+def test_a_former_figure_does_not_outlive_its_data(tmp_path: Path) -> None:
+    (tmp_path / "timeline.png").write_bytes(b"of another run")
+    report_of(empty_run(tmp_path), tmp_path)
+    assert not (tmp_path / "timeline.png").exists()
+
+
+def test_a_long_run_makes_no_larger_page(tmp_path: Path) -> None:
+    html, _ = report_of(sample_run(tmp_path, 20_000, 6 * 3600.0, outage=True), tmp_path)
+    assert len(html) < 2_000_000
+
+
+def test_the_markdown_table_is_well_formed(reported: Reported) -> None:
+    lines = (reported.directory / "summary.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + len(reported.verdict.verdicts)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {8}
+
+
+def test_markdown_cannot_be_broken_out_of() -> None:
+    rows = answers(100)
+    run = changed(recording(rows), ended="interrupted", end_reason="a|b\n# c <b>d</b> `e` [f](http://g)")
+    text = summary(Contents.of(run, evaluate(run)))
+    assert "a\\|b \\# c &lt;b&gt;d&lt;/b&gt; \\`e\\` \\[f\\]" in text
+
+
+def test_the_summary_has_the_balance() -> None:
+    run = recording(answers(100, misses={1: "shed", 2: "not_sent"}))
+    text = summary(Contents.of(run, evaluate(run)))
+    assert "100 scheduled = 98 ok + 1 shed + 0 in flight + 1 not sent + 0 lost" in text
+
+
+def test_the_console_shows_each_verdict_in_80_columns_without_colour(reported: Reported) -> None:
+    console = Console(width=80, no_color=True, record=True, force_terminal=False)
+    verdict = reported.verdict
+    with console.capture() as captured:
+        for line in verdict_lines(reported.run, verdict):
+            console.print(line)
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("…") == 0
+    assert wording.OUTCOME_WORDS[verdict.outcome] in text
+    for each in verdict.verdicts:
+        assert wording.measured(each) in text
+
+
+def test_only_pass_has_the_sign_of_a_pass(tmp_path: Path) -> None:
+    verdict = evaluate(empty_run(tmp_path))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "✅" not in summary(Contents.of(empty_run(tmp_path), verdict))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(1.0, "100 %"), (0.99999, "99.999 %"), (0.5, "50 %"), (0.0, "0 %"), (0.00001, "0.001 %"), (None, wording.UNKNOWN)],
+)
+def test_percent_never_rounds_to_the_ends(ratio: float | None, text: str) -> None:
+    assert wording.percent(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 s"), (0.0123, "12.3 ms"), (4.2, "4.2 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 5 min"),
+     (float("inf"), "never"), (None, wording.UNKNOWN), (120.0, "2 min")],
+)  # fmt: skip
+def test_times_in_words(value: float | None, text: str) -> None:
+    assert wording.seconds(value) == text
