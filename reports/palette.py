@@ -18,7 +18,7 @@ LIGHT: Final = {
     "blue": "#0072b2",
     "orange": "#d98e04",
     "green": "#00835f",
-    "vermillion": "#c8500a",
+    "vermilion": "#c8500a",
     "purple": "#b0508a",
     "sky": "#3fa0dc",
     "brown": "#7a4b1e",
@@ -33,7 +33,7 @@ DARK: Final = {
     "blue": "#56b0ea",
     "orange": "#f2b63c",
     "green": "#3cc79c",
-    "vermillion": "#ff8a4c",
+    "vermilion": "#ff8a4c",
     "purple": "#e08fc0",
     "sky": "#9ad5fa",
     "brown": "#d0a06c",
@@ -51,7 +51,7 @@ STATUS_COLOURS: Final = {
     "ok": "green",
     "shed": "orange",
     "draining": "sky",
-    "transport": "vermillion",
+    "transport": "vermilion",
     "deadline": "purple",
     "bad_input": "blue",
     "server_fault": "brown",
@@ -60,7 +60,7 @@ STATUS_COLOURS: Final = {
     "in_flight": "grey",
     "not_sent": "rule",
 }
-SERIES_COLOURS: Final = ("blue", "orange", "green", "purple", "sky", "vermillion", "brown", "grey")
+SERIES_COLOURS: Final = ("blue", "orange", "green", "purple", "sky", "vermilion", "brown", "grey")
 
 
 def light(name: str) -> str:

@@ -131,7 +131,7 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
         middles = (shown.edges_s[:-1] + shown.edges_s[1:]) / 2
         axis.plot(
             middles[lost], np.full(int(lost.sum()), 0.95), "^", transform=axis.get_xaxis_transform(), markersize=4,
-            color=light("vermillion"), linestyle="none", label="p95 never:\n> 5 % failed",
+            color=light("vermilion"), linestyle="none", label="p95 never:\n> 5 % failed",
         )  # fmt: skip
     _limit(axis, limit_ms, "limit of p95")
     axis.set_ylim(top=axis.get_ylim()[1] * 2)  # room for the triangles
@@ -214,7 +214,7 @@ def _strip(axis: Axes, shown: Timeline, lanes: Mapping[int, int]) -> None:
         label = f"{_event_words(mark)} ▾" if right else f"▾ {_event_words(mark)}"
         axis.text(
             mark.at_s, -0.17 * (lane + 0.5), label, ha="right" if right else "left", va="center", fontsize=8,
-            color=light("vermillion"),
+            color=light("vermilion"),
         )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _shade(axis: Axes, shown: Timeline) -> None:
             axis.axvspan(phase.start_s, min(phase.end_s, shown.end_s), color=light("wash"), linewidth=0, zorder=0)
     for mark in shown.marks:
         if _loud(mark, shown):
-            axis.axvline(mark.at_s, color=light("vermillion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
+            axis.axvline(mark.at_s, color=light("vermilion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
 
 
 def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None:
@@ -292,17 +292,17 @@ def _steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, lab
 def _limit(axis: Axes, limit: float | None, name: str) -> None:
     if limit is not None:
         axis.axhline(
-            limit, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)),
+            limit, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)),
             label=f"{name} {wording.milliseconds(limit)}", zorder=2,
         )  # fmt: skip
 
 
 def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
     if limit_ms is not None:
-        axis.axvline(limit_ms, color=light("vermillion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
+        axis.axvline(limit_ms, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
         axis.annotate(
             f"limit {wording.milliseconds(limit_ms)}", (limit_ms, 0.04), (-4, 0), textcoords="offset points",
-            color=light("vermillion"), fontsize=8, rotation=90, ha="right", va="bottom",
+            color=light("vermilion"), fontsize=8, rotation=90, ha="right", va="bottom",
         )  # fmt: skip
 
 
