@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from loadtests.recording import Plan
+from loadtests.recording import Plan, Recording
 from reports import palette, wording
 from reports.contents import Contents
 from reports.series import QUANTILES
@@ -70,7 +70,7 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         rows=len(recording.requests),
         target=target_words(plan),
         run_path=f"runs/{recording.directory.name}",
-        commands="\n".join(reproduction(plan)),
+        commands="\n".join(reproduction(recording)),
         setup=_setup(plan),
         files=files,
         unaccounted=unaccounted(contents.verdict.conservation),
@@ -87,10 +87,14 @@ def target_words(plan: Plan) -> str:
     return " at ".join(dict.fromkeys(words)) or wording.UNKNOWN
 
 
-def reproduction(plan: Plan) -> list[str]:
+def reproduction(recording: Recording) -> list[str]:
     """Commands that play the same schedule again."""
+    plan = recording.plan
     commands = [f"git checkout {plan.git_commit}"] if plan.git_commit else []
-    where = "" if plan.target.get("name") in {None, "embedded"} else f" --target {plan.target.get('grpc')}"
+    if plan.target.get("name") == "embedded":
+        where = f" --servers {max(1, len({sample['server'] for sample in recording.triton}))}"
+    else:
+        where = f" --target {plan.target.get('grpc')}"
     capacity = f" --capacity-per-s {plan.capacity_per_s:g}" if plan.capacity_per_s is not None else ""
     return [*commands, f"radslo run {plan.scenario.name}{where} --processes {plan.workers}{capacity}"]
 

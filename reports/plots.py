@@ -238,7 +238,7 @@ def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None
     share = f", {wording.percent(kind.ok / kind.scheduled)} answered well" if kind.ok < kind.scheduled else ""
     _title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}", above_pt=17)
     axis.annotate(
-        "   ".join(_quantile_words(kind)), (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points",
+        " · ".join(_quantile_words(kind)), (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points",
         fontsize=8.5, color=light("muted"), annotation_clip=False,
     )  # fmt: skip
     axis.set_ylim(0, 1.04)
@@ -349,7 +349,10 @@ def _visible(shown: Timeline) -> list[PhaseSpan]:
 
 
 def _loud(mark: Mark, shown: Timeline) -> bool:
-    return mark.event not in QUIET_EVENTS and 0 <= mark.at_s <= shown.end_s
+    """Whether an event deserves a line: that the run began, or stopped after its last phase, goes without saying."""
+    planned_end_s = max(phase.end_s for phase in shown.phases)
+    ended_as_planned = mark.event == "stopped" and mark.at_s >= planned_end_s
+    return mark.event not in QUIET_EVENTS and not ended_as_planned and 0 <= mark.at_s <= shown.end_s
 
 
 def _time_ticks(end_s: float) -> list[float]:

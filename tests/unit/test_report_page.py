@@ -169,6 +169,12 @@ def test_a_run_from_disk_links_its_raw_files(tmp_path: Path) -> None:
     assert "radslo check runs/20261124T040000Z-literal" in page.text
 
 
+def test_a_run_can_be_played_again_from_the_page(tmp_path: Path) -> None:
+    _, page = report_of(sample_run(tmp_path, 100, 30.0), tmp_path)
+    assert "git checkout 3399011d0c6f4f0aa0fb1c2c2f7ce0a1d5c3e9b7" in page.text
+    assert "radslo run burst --servers 2 --processes 2 --capacity-per-s 42" in page.text
+
+
 def test_no_data_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
     _, page = report_of(empty_run(tmp_path), tmp_path)
     assert "NO DATA" in page.text
