@@ -11,11 +11,17 @@ so a new server gets traffic soon after the servers' ``--grpc-max-connection-age
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+# Before grpc is loaded: with its fork support on, a child that we start (watcher, null server) can get stuck between
+# fork and exec.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import grpc
+import grpc.experimental.gevent
 
 INFER_METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 CONNECTION_POLICY: Final = (
@@ -35,6 +41,11 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
 )
+
+
+def under_gevent() -> None:
+    """Have grpcio wait in gevent's way; once per load process, after any fork and before the first channel."""
+    grpc.experimental.gevent.init_gevent()
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,7 +369,7 @@ class Leader:
         self._environment.process_exit_code = 2
         self._plan = None
         if self._recorder is not None:
-            self._recorder.close()
+            self._recorder.abandon()
             self._recorder = None
         self._runner.send_message("radslo_stop", {"drain_s": 0.0})
         gevent.spawn(self._runner.quit)

@@ -11,12 +11,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
-import grpc.experimental.gevent
 from locust import events
 from locust.runners import WorkerRunner
 
 from loadtests import leader, shape, worker
 from loadtests.adhoc import adhoc_scenario
+from loadtests.infer import under_gevent
 from loadtests.options import add_options
 from loadtests.payloads import check_payloads
 from loadtests.users import (  # noqa: F401 - Locust takes the users from this module
@@ -42,8 +42,7 @@ def _options(parser: ArgumentParser, **_: Any) -> None:  # noqa: ANN401 - Locust
 
 @events.init.add_listener
 def _wire(environment: Environment, **_: Any) -> None:  # noqa: ANN401
-    # After Locust has forked its processes, and before the first channel.
-    grpc.experimental.gevent.init_gevent()
+    under_gevent()  # Locust has forked its processes by now
     environment.load_worker = None
     if isinstance(environment.runner, WorkerRunner):
         environment.load_worker = worker.LoadWorker(environment)

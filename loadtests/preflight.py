@@ -26,6 +26,7 @@ _METADATA_METHOD: Final = "/inference.GRPCInferenceService/ModelMetadata"
 _ANSWER_WAIT_S: Final = 10.0
 _CAPACITY_S: Final = 8.0
 _CAPACITY_SETTLE_S: Final = 2.0
+_CAPACITY_COMPLETIONS: Final = 10
 # Enough to keep every batch of eight full on a few servers.
 _CAPACITY_IN_FLIGHT: Final = 48
 # Above this share of what it can send, a generator measures itself.
@@ -113,22 +114,27 @@ def _known_answer(
 def measure_capacity(transport: Transport, scenario: Scenario, images: Mapping[str, bytes]) -> float:
     """What the target serves at most, in requests of the scenario's mix per second, found by keeping it saturated.
 
+    It is the slope of the line through the completions: a count between two moments would be off by a batch.
+
     Raises:
-        PreflightError: not one request succeeded.
+        PreflightError: not enough requests succeeded.
     """
     rng = np.random.default_rng(scenario.seed)
     requests = _sample_requests(scenario, images, rng)
     begin = time.monotonic()
-    succeeded = _saturate(
+    completed = _saturate(
         lambda n: transport.infer(requests[n % len(requests)], scenario.deadline_s).body is not None,
         _CAPACITY_IN_FLIGHT,
         begin + _CAPACITY_S,
-        counts_from=begin + _CAPACITY_SETTLE_S,
     )
-    if not succeeded:
-        msg = "the target's capacity could not be measured: no request succeeded; give it with --capacity-per-s"
+    settled = np.array([at for at in completed if at >= begin + _CAPACITY_SETTLE_S])
+    if len(np.unique(settled)) < _CAPACITY_COMPLETIONS:
+        msg = (
+            f"the target's capacity could not be measured: {len(settled)} requests succeeded in "
+            f"{_CAPACITY_S - _CAPACITY_SETTLE_S:.0f} s; give it with --capacity-per-s"
+        )
         raise PreflightError(msg)
-    return succeeded / (_CAPACITY_S - _CAPACITY_SETTLE_S)
+    return float(np.polyfit(settled - begin, np.arange(len(settled)), 1)[0])
 
 
 def _sample_requests(scenario: Scenario, images: Mapping[str, bytes], rng: np.random.Generator) -> list[bytes]:
@@ -147,23 +153,22 @@ def _sample_requests(scenario: Scenario, images: Mapping[str, bytes], rng: np.ra
     ]
 
 
-def _saturate(ask: Callable[[int], bool], in_flight: int, until: float, *, counts_from: float) -> int:
-    """Keep ``in_flight`` calls going until then; how many succeeded between the two monotonic times."""
-    succeeded = 0
+def _saturate(ask: Callable[[int], bool], in_flight: int, until: float) -> list[float]:
+    """Keep ``in_flight`` calls going until then; the monotonic times at which one succeeded, in order."""
+    completed: list[float] = []
 
     def one(first: int) -> None:
-        nonlocal succeeded
         number = first
         while time.monotonic() < until:
-            if ask(number) and counts_from <= time.monotonic() < until:
-                succeeded += 1
+            if ask(number):
+                completed.append(time.monotonic())
             number += in_flight
 
     group = gevent.pool.Group()
     for first in range(in_flight):
         group.spawn(one, first)
     group.join()
-    return succeeded
+    return completed
 
 
 def calibrate_client(scenario: Scenario, images: Mapping[str, bytes], workers: int) -> dict[str, float]:
@@ -200,11 +205,12 @@ def _client_cost(transport: Transport, request: bytes) -> tuple[float, float]:
     """CPU seconds per request and requests per second, one process, against the null server."""
     transport.infer(request, _ANSWER_WAIT_S)
     begin, begin_cpu_s = time.monotonic(), time.process_time()
-    done = _saturate(
-        lambda _: transport.infer(request, _ANSWER_WAIT_S).body is not None,
-        _CALIBRATION_IN_FLIGHT,
-        begin + _CALIBRATION_S,
-        counts_from=begin,
+    done = len(
+        _saturate(
+            lambda _: transport.infer(request, _ANSWER_WAIT_S).body is not None,
+            _CALIBRATION_IN_FLIGHT,
+            begin + _CALIBRATION_S,
+        )
     )
     cpu_s, took_s = time.process_time() - begin_cpu_s, time.monotonic() - begin
     transport.close()

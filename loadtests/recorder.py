@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtests import recording
@@ -57,7 +58,9 @@ class Recorder:
         assert self._watcher.stdout is not None  # noqa: S101
         self._watcher.stdin.write(target.model_dump_json() + "\n")
         self._watcher.stdin.flush()
-        self._watcher.stdout.readline()
+        if self._watcher.stdout.readline() != "ready\n":
+            msg = "the watcher did not start, so nothing would observe the servers; its message is above"
+            raise RecordingError(msg)
 
     def rows(self, worker: int, packed: bytes) -> None:
         try:
@@ -85,8 +88,8 @@ class Recorder:
 
     def seal(self, *, ended: str, end_reason: str, ended_at: float, workers: tuple[WorkerRecord, ...]) -> Manifest:
         """Close every file, turn the rows into Parquet and write the manifest."""
-        self.close()
         try:
+            self._close()
             shards = tuple(recording.seal_shard(shard.path) for shard in self._shards.values())
             manifest = Manifest.model_validate(
                 {
@@ -104,21 +107,29 @@ class Recorder:
             raise RecordingError(_cannot_write(self.directory, error)) from error
         return manifest
 
-    def close(self) -> None:
-        """Stop the watcher and close every file, sealed or not; may be called again."""
-        if self._watcher is not None:
-            assert self._watcher.stdin is not None  # noqa: S101 - asked for when started
-            self._watcher.stdin.close()
-            try:
-                self._watcher.wait(_WATCHER_END_S)
-            except subprocess.TimeoutExpired:
-                self._watcher.kill()
-                self._watcher.wait()
-            self._watcher = None
+    def abandon(self) -> None:
+        """Leave the recording unsealed: readable as far as it was written, and openly unfinished."""
+        with suppress(OSError):  # the reason to give up; the rows on disk need no more than they have
+            self._close()
+
+    def _close(self) -> None:
+        self._stop_watcher()
         for shard in self._shards.values():
             shard.close()
         self._client.close()
         self._events.close()
+
+    def _stop_watcher(self) -> None:
+        if self._watcher is None:
+            return
+        assert self._watcher.stdin is not None  # noqa: S101 - asked for when started
+        self._watcher.stdin.close()
+        try:
+            self._watcher.wait(_WATCHER_END_S)
+        except subprocess.TimeoutExpired:
+            self._watcher.kill()
+            self._watcher.wait()
+        self._watcher = None
 
 
 def _sum_or_none(values: list[int | None]) -> int | None:

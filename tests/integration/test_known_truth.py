@@ -7,7 +7,6 @@ study is answered in less than the device takes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from copy import deepcopy
 from json import dumps
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.recording import Recording
+from loadtests.recording import Recording, read_recording
 from slo_checks.objectives import Objectives, objectives_document
 from slo_checks.verdict import Outcome, Verdict, evaluate
 from tests.integration.embedded import EmbeddedServers, embedded_servers
@@ -63,8 +62,6 @@ def overloaded(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Record
 
 
 def _read(directory: Path) -> Recording:
-    from loadtests.recording import read_recording
-
     return read_recording(directory)
 
 
@@ -134,7 +131,8 @@ def test_the_frozen_server_shows_in_the_latency_of_those_who_would_have_asked(tm
         run.end()
     rows = run.recording().requests
     response_s = (rows.done_us - rows.intended_us).astype(float) / 1e6
-    # Arrivals are spread evenly over the 3 s, so a third of them waits for more than 2 s, and all of them for some.
-    assert math.isclose((response_s > 2.0).sum(), 20, abs_tol=8)
+    # Arrivals are spread evenly over the 3 s: those of the first second wait for more than 2 s, and so do some that
+    # stand behind them when the server goes on.
+    assert 16 <= (response_s > 2.0).sum() <= 50
     assert (response_s > 0.5).sum() >= 45
     assert judged(run.recording(), "latency_p95", bound=2.0).outcome is Outcome.FAIL

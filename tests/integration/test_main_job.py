@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator
+from json import dumps
 from pathlib import Path
 
 import pandas as pd
@@ -40,8 +41,6 @@ def servers() -> Iterator[EmbeddedServers]:
 
 @pytest.fixture(scope="module")
 def target(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from json import dumps
-
     path = tmp_path_factory.mktemp("target") / "target.json"
     path.write_text(dumps(servers.target))
     return path
@@ -231,8 +230,6 @@ def test_killing_the_only_server_mid_run_fails_availability(tmp_path: Path) -> N
 
 
 def test_a_server_added_mid_run_gets_traffic(tmp_path: Path) -> None:
-    from json import dumps
-
     with embedded_servers(1, FAST) as servers:
         path = tmp_path / "target.json"
         path.write_text(dumps(servers.target))
@@ -258,7 +255,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_what_was_recorded(ta
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=no_large_files,
+        preexec_fn=no_large_files,  # noqa: PLW1509 - no other thread starts processes here
     )
     code, output = Run(process, tmp_path / "run").end()
     assert code == 2, output

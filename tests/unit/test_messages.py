@@ -98,5 +98,5 @@ def test_an_answer_to_another_image_is_not_the_known_one() -> None:
     known = unpack_golden(pack_golden(read.tensors))
     compare(read, known)
     known["scores"] = known["scores"] + np.float32(0.01)
-    with pytest.raises(WrongAnswerError, match="scores differs from the known answer by up to 0.01"):
+    with pytest.raises(WrongAnswerError, match=r"scores differs from the known answer by up to 0\.01"):
         compare(read, known)
