@@ -143,6 +143,8 @@ def environment(options: argparse.Namespace, installation: Installation, device_
     variables = dict(os.environ)
     variables["POD_NAME"] = options.name
     variables["RADSTREAM_DEVICE_FILE"] = str(device_file)
+    if options.profile == "cpu":
+        variables["RADSTREAM_METRICS_URL"] = f"http://{options.address}:{options.metrics_port}/metrics"
     variables["OPENBLAS_NUM_THREADS"] = "1"  # the stand-ins' products are too small to share out
     _prepend(variables, "PATH", Path(sys.executable).parent)
     for directory in installation.libraries:

@@ -19,9 +19,9 @@ from tests.integration.embedded import CHECKOUT, EmbeddedServers, embedded_serve
 
 pytestmark = pytest.mark.integration
 
-STUBS = 7
+STUBS = 8
 PROCESSES = STUBS + 2
-"""Stubs: two of each model on the device, one of preprocessing; then tritonserver and the device's metrics."""
+"""Stubs: two of each model; then tritonserver and the device's metrics."""
 
 QUICK = "classifier=0+1,detector=0+1,encoder=0+1"
 

@@ -114,6 +114,14 @@ def test_overload_is_found_out(overloaded: Recording) -> None:
     assert served <= CAPACITY_PER_S * lasted_s + 8
 
 
+def test_overload_is_refused_and_survived(overloaded: Recording) -> None:
+    statuses = overloaded.requests.status.value_counts()
+    assert set(statuses.index) == {"ok", "shed"}
+    # The device is never idle meanwhile: what it can do, it does.
+    last_s = float(overloaded.requests.done_us.max()) / 1e6
+    assert statuses["ok"] > 0.8 * CAPACITY_PER_S * last_s
+
+
 def test_what_a_short_run_cannot_know_stays_inconclusive(steady: Recording) -> None:
     for objective in ("availability", "error_rate", "pod_start", "scale_out", "recovery"):
         assert judged(steady, objective).outcome is Outcome.INCONCLUSIVE, objective

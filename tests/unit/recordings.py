@@ -76,7 +76,7 @@ def answers(
     misses: Mapping[int, str] | None = None,
     first: int = 0,
     start_s: float = 0.0,
-    **columns: Any,  # noqa: ANN401
+    **columns: Any,
 ) -> list[Row]:
     """Rows at a constant rate; ``misses`` says which of them came to what end. ``columns`` go to `answer`."""
     ends = misses or {}
@@ -98,7 +98,7 @@ def scenario(
     phases: Sequence[Mapping[str, Any]],
     must_pass: Sequence[str] = ("availability",),
     must_not_fail: Sequence[str] = (),
-    **fields: Any,  # noqa: ANN401
+    **fields: Any,
 ) -> Scenario:
     document = {
         "name": "literal",
@@ -267,7 +267,7 @@ def gpu_samples(
     return samples
 
 
-def changed(run: Recording, **manifest_fields: Any) -> Recording:  # noqa: ANN401
+def changed(run: Recording, **manifest_fields: Any) -> Recording:
     """The same run whose manifest says something else."""
     assert run.manifest is not None
     return replace(run, manifest=run.manifest.model_copy(update=manifest_fields))

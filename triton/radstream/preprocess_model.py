@@ -7,9 +7,14 @@ from functools import partial
 
 import numpy as np
 
+from radstream.admission import Admission
 from radstream.lifetime import exit_without_parent
 from radstream.preprocessing import ModelInputs, preprocess
 from radstream.triton_requests import Outputs, Request, Response, respond, tensor
+
+METRICS_URL = "RADSTREAM_METRICS_URL"
+# Two batches: enough to keep a model busy, and few enough that what waits, waits where it can be refused.
+MOST_PENDING = 16
 
 
 class PreprocessModel:
@@ -20,9 +25,13 @@ class PreprocessModel:
         exit_without_parent()
         name = os.environ.get("POD_NAME") or socket.gethostname()
         self._served_by = np.array([name.encode()], dtype=np.object_)
+        metrics_url = os.environ.get(METRICS_URL)
+        self._admission = None if metrics_url is None else Admission(metrics_url, MOST_PENDING)
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
-        """Decode the images of each request."""
+        """Decode the images of each request, once the models behind have room for them."""
+        if self._admission is not None:
+            self._admission.wait()
         return [respond(partial(self._answer, request)) for request in requests]
 
     def _answer(self, request: Request) -> list[Outputs]:
