@@ -11,29 +11,21 @@ import sys
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from json import dumps
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtests.payloads import check_payloads
-from loadtests.recording import Recording, RecordingError, read_recording
-from loadtests.run import RunOptions, record
-from loadtests.target import EMBEDDED, TargetError, read_target
-from reports.contents import Contents
-from reports.markdown import summary
-from reports.report import write_report
-from reports.terminal import verdict_lines
-from scenarios.scenario import Scenario, ScenarioError, load_scenario, shipped_scenarios
-from slo_checks.junit import junit_xml
-from slo_checks.objectives import ObjectiveError, check_names, load_objectives
-from slo_checks.verdict import RunVerdict, evaluate, exit_code, to_json
+from loadtests.target import EMBEDDED
 
-USER_ERRORS: Final = (ScenarioError, TargetError, RecordingError, ObjectiveError)
+# What a verb needs it imports itself: with pandas, matplotlib and scipy up here, --help and completion take seconds.
+if TYPE_CHECKING:
+    from loadtests.recording import Recording
+    from slo_checks.verdict import RunVerdict
+
 EXIT_TOOL_ERROR: Final = 2
 RUNS: Final = Path(os.environ.get("RADSLO_RUNS_DIR", "runs"))
 
@@ -49,6 +41,8 @@ app = typer.Typer(
 
 
 def _complete_scenario(incomplete: str) -> Iterable[str]:
+    from scenarios.scenario import shipped_scenarios
+
     return [path.stem for path in shipped_scenarios() if path.stem.startswith(incomplete)]
 
 
@@ -91,7 +85,10 @@ def run(
     check: Annotated[bool, typer.Option(help="Judge and report afterwards; the verdict is the exit code.")] = True,
 ) -> None:
     """Play a scenario against a target, record it, judge it, report it."""
-    _check_before(load_scenario(scenario), target)
+    from loadtests.run import RunOptions, record
+    from slo_checks.verdict import exit_code
+
+    _check_before(scenario, target)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     options = RunOptions(
         scenario=scenario,
@@ -111,8 +108,14 @@ def run(
     console.print(f"recorded {directory}; judge it with: radslo check {directory}", soft_wrap=True)
 
 
-def _check_before(scenario: Scenario, target: str) -> None:
+def _check_before(name: str, target: str) -> None:
     """Everything that can be wrong with the arguments, before anything is started."""
+    from loadtests.payloads import check_payloads
+    from loadtests.target import read_target
+    from scenarios.scenario import load_scenario
+    from slo_checks.objectives import check_names, load_objectives
+
+    scenario = load_scenario(name)
     check_payloads(scenario)
     check_names(scenario, load_objectives())
     if target != EMBEDDED:
@@ -129,6 +132,14 @@ def check(
     markdown: Annotated[Path | None, typer.Option(help="Also write a CI job summary here.")] = None,
 ) -> None:
     """Judge a recording; no server is needed, and the verdict is always the same."""
+    from json import dumps
+
+    from loadtests.recording import read_recording
+    from reports.contents import Contents
+    from reports.markdown import summary
+    from slo_checks.junit import junit_xml
+    from slo_checks.verdict import exit_code, to_json
+
     recorded = read_recording(directory or _newest())
     verdict = _judge(recorded, objectives)
     _print_verdict(recorded, verdict, Console())
@@ -149,6 +160,9 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Directory to write to; RUN/report by default.")] = None,
 ) -> None:
     """Write the HTML page, figures, verdict.json, junit.xml and summary.md of a recording."""
+    from loadtests.recording import read_recording
+    from reports.report import write_report
+
     recorded = read_recording(directory or _newest())
     page = write_report(recorded, _judge(recorded, objectives), output or recorded.directory / "report")
     Console().print(f"report: {page}", soft_wrap=True)
@@ -166,6 +180,8 @@ def serve(*, servers: Servers = 1, device_times: DeviceTimes = "") -> None:
 @app.command()
 def scenarios() -> None:
     """List the shipped scenarios."""
+    from scenarios.scenario import load_scenario, shipped_scenarios
+
     table = Table("scenario", "takes", "peak", "purpose")
     for path in shipped_scenarios():
         scenario = load_scenario(path)
@@ -177,6 +193,8 @@ def scenarios() -> None:
 @app.command()
 def demo(*, servers: Servers = 2) -> None:
     """Show the whole chain on this machine: real servers, load, recording, verdict, report."""
+    from loadtests.run import RunOptions, record
+
     console = Console()
     console.print("The smoke scenario against embedded Triton servers; their GPUs are emulated.")
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -189,6 +207,8 @@ def demo(*, servers: Servers = 2) -> None:
 
 def _newest() -> Path:
     """The recording made last; directory names begin with the time."""
+    from loadtests.recording import RecordingError
+
     runs = sorted(path.parent for path in RUNS.glob("*/plan.json"))
     if not runs:
         msg = f"there is no recording under {RUNS}/: name one, or record one with 'radslo run smoke'"
@@ -197,10 +217,17 @@ def _newest() -> Path:
 
 
 def _judge(recorded: Recording, objectives_file: Path | None) -> RunVerdict:
+    from slo_checks.objectives import load_objectives
+    from slo_checks.verdict import evaluate
+
     return evaluate(recorded, load_objectives(objectives_file) if objectives_file else None)
 
 
 def _judge_and_report(directory: Path, console: Console) -> RunVerdict:
+    from loadtests.recording import read_recording
+    from reports.report import write_report
+    from slo_checks.verdict import evaluate
+
     recorded = read_recording(directory)
     verdict = evaluate(recorded)
     page = write_report(recorded, verdict, directory / "report")
@@ -210,18 +237,32 @@ def _judge_and_report(directory: Path, console: Console) -> RunVerdict:
 
 
 def _print_verdict(recorded: Recording, verdict: RunVerdict, console: Console) -> None:
+    from reports.terminal import verdict_lines
+
     for part in verdict_lines(recorded, verdict):
         console.print(part)
+
+
+def _users_mistakes() -> tuple[type[Exception], ...]:
+    from loadtests.recording import RecordingError
+    from loadtests.target import TargetError
+    from scenarios.scenario import ScenarioError
+    from slo_checks.objectives import ObjectiveError
+
+    return ScenarioError, TargetError, RecordingError, ObjectiveError, OSError
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence, a bug of ours is a traceback, both exit with 2."""
     try:
         app()
-    except (*USER_ERRORS, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+    except Exception as error:  # noqa: BLE001 - the only one: Python would exit with 1, here "an objective was missed"
+        if isinstance(error, _users_mistakes()):
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+        else:
+            traceback.print_exc()
         sys.exit(EXIT_TOOL_ERROR)
-    except Exception:  # noqa: BLE001 - the only one: nothing may pass for a verdict
-        # Python would exit with 1, which here says that an objective was missed.
-        traceback.print_exc()
-        sys.exit(EXIT_TOOL_ERROR)
+
+
+if __name__ == "__main__":
+    main()

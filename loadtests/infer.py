@@ -11,14 +11,9 @@ so a new server gets traffic soon after the servers' ``--grpc-max-connection-age
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-# Before grpc is loaded: with its fork support on, a child that we start (watcher, null server) can get stuck between
-# fork and exec.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 import grpc.experimental.gevent

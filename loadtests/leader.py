@@ -100,11 +100,16 @@ class Leader:
     # --- beginning ------------------------------------------------------------------------------------------------
 
     def _on_test_start(self, **_: Any) -> None:  # noqa: ANN401 - Locust's keywords
-        if isinstance(self._runner, MasterRunner) or not self.running:
-            try:
-                self._prepare()
-            except HARNESS_ERRORS as error:
-                self._fail(str(error))
+        if self.running:
+            return
+        try:
+            self._prepare()
+        except HARNESS_ERRORS as error:
+            self._fail(str(error))
+        finally:
+            # Locust logs a listener's exception and goes on; without a plan there is nothing to go on with.
+            if not self.running and self.failed is None:
+                self._fail("the run could not be prepared, for the reason above; this is a bug of radslo")
 
     def _prepare(self) -> None:
         say = self._say
@@ -140,7 +145,9 @@ class Leader:
         if self._embedded is None:
             self._say(f"starting {options.servers} Triton server(s) on this machine")
             self._embedded = EmbeddedServers(options.servers, options.device_times or None, self._on_server_event)
-        return self._embedded.target
+        return self._embedded.target.model_copy(
+            update={"embedded_servers": options.servers, "device_times": options.device_times or None}
+        )
 
     def _capacity(self, transport: GrpcioTransport, target: Target, images: dict[str, bytes]) -> float | None:
         if not self._scenario.needs_capacity:

@@ -54,11 +54,7 @@ class Recorder:
             text=True,
             start_new_session=True,  # a Ctrl-C in the terminal is for the leader; the watcher ends with its stdin
         )
-        assert self._watcher.stdin is not None  # noqa: S101 - asked for above
-        assert self._watcher.stdout is not None  # noqa: S101
-        self._watcher.stdin.write(target.model_dump_json() + "\n")
-        self._watcher.stdin.flush()
-        if self._watcher.stdout.readline() != "ready\n":
+        if not _handed_over(self._watcher, target.model_dump_json() + "\n"):
             msg = "the watcher did not start, so nothing would observe the servers; its message is above"
             raise RecordingError(msg)
 
@@ -130,6 +126,18 @@ class Recorder:
             self._watcher.kill()
             self._watcher.wait()
         self._watcher = None
+
+
+def _handed_over(watcher: subprocess.Popen[str], target: str) -> bool:
+    """Give the watcher its target; whether it answers that it watches."""
+    assert watcher.stdin is not None  # noqa: S101 - asked for when started
+    assert watcher.stdout is not None  # noqa: S101
+    try:
+        watcher.stdin.write(target)
+        watcher.stdin.flush()
+    except BrokenPipeError:
+        return False
+    return watcher.stdout.readline() == "ready\n"
 
 
 def _sum_or_none(values: list[int | None]) -> int | None:

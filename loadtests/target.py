@@ -23,7 +23,8 @@ class Target(BaseModel):
     ``grpc`` is a gRPC name such as ``host:8001`` or ``dns:///triton-headless.radstream:8001``. The metrics addresses
     are read by the watcher; where the servers come and go, ``servers_file`` names a JSON file that says which run now.
     ``capacity_per_s`` is what the service can serve, in whole studies per second, if that is known; else it is
-    measured when a scenario asks for a multiple of it.
+    measured when a scenario asks for a multiple of it. ``embedded_servers`` and ``device_times`` tell how the embedded
+    target was started, so that a run can be repeated; null for any other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,8 @@ class Target(BaseModel):
     servers_file: Path | None = None
     capacity_per_s: float | None = Field(default=None, gt=0)
     emulated: bool = False
+    embedded_servers: int | None = Field(default=None, gt=0)
+    device_times: str | None = None
 
 
 def read_target(text: str, metrics_urls: tuple[str, ...] = (), gpu_metrics_urls: tuple[str, ...] = ()) -> Target:

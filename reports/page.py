@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from loadtests.recording import Plan, Recording
+from loadtests.recording import Plan
 from reports import palette, wording
 from reports.contents import Contents
 from reports.series import QUANTILES
@@ -70,7 +71,7 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         rows=len(recording.requests),
         target=target_words(plan),
         run_path=f"runs/{recording.directory.name}",
-        commands="\n".join(reproduction(recording)),
+        commands="\n".join(reproduction(plan)),
         setup=_setup(plan),
         files=files,
         unaccounted=unaccounted(contents.verdict.conservation),
@@ -87,12 +88,13 @@ def target_words(plan: Plan) -> str:
     return " at ".join(dict.fromkeys(words)) or wording.UNKNOWN
 
 
-def reproduction(recording: Recording) -> list[str]:
+def reproduction(plan: Plan) -> list[str]:
     """Commands that play the same schedule again."""
-    plan = recording.plan
     commands = [f"git checkout {plan.git_commit}"] if plan.git_commit else []
     if plan.target.get("name") == "embedded":
-        where = f" --servers {max(1, len({sample['server'] for sample in recording.triton}))}"
+        where = f" --servers {plan.target.get('embedded_servers') or 1}"
+        if plan.target.get("device_times"):
+            where += f" --device-times {shlex.quote(plan.target['device_times'])}"
     else:
         where = f" --target {plan.target.get('grpc')}"
     capacity = f" --capacity-per-s {plan.capacity_per_s:g}" if plan.capacity_per_s is not None else ""
