@@ -52,6 +52,9 @@ class Server:
     state: State = State.STARTING
     started_at: float = field(default_factory=time.time)
     process: asyncio.subprocess.Process | None = None
+    others_scratch: frozenset[Path] = frozenset()
+    scratch: frozenset[Path] = frozenset()
+    """Empty directories that appeared while it started; known once it is ready."""
     ending: str | None = None
     """The command that ends it, once one was given; None when it ends by itself."""
 
@@ -98,6 +101,7 @@ class Server:
             *("--backend-directory", str(installation.backends), "--device-file", str(self.device_file)),
             *("--shm-prefix", f"{self.token}-", "--exit-timeout-s", str(_DRAIN_S), "--parent-pid", str(os.getpid())),
         ]
+        self.others_scratch = _scratch_directories()
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(str(installation.python), str(SERVE), *arguments),
@@ -126,6 +130,7 @@ class Server:
                 )
                 raise EmbeddedError(message)
             await asyncio.sleep(_PROBE_INTERVAL_S)
+        self.scratch = _scratch_directories() - self.others_scratch
 
     def log_tail(self) -> str:
         """Return the last lines of the log that say something."""
@@ -171,7 +176,20 @@ class Server:
         self.state = State.EXITED
         leftovers.remove(self.token)
         leftovers.reap(self.process.pid)
+        self._remove_scratch()
         return code
+
+    def _remove_scratch(self) -> None:
+        """Remove what Triton's Python backend makes at start and forgets when killed; never one that is in use."""
+        for directory in self.scratch:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+def _scratch_directories() -> frozenset[Path]:
+    """Those of this user; the backend makes them there whatever TMPDIR says."""
+    found = Path("/tmp").glob("python_env_*")  # noqa: S108 - only looked at and, when empty, removed
+    return frozenset(path for path in found if path.stat().st_uid == os.getuid())
 
 
 async def _answers_ok(address: str, port: int, path: str) -> bool:
