@@ -283,7 +283,8 @@ def write_recording(run: Recording, directory: Path) -> Path:
             lines.write(row)
         lines.close()
     writer = ShardWriter(directory, 0)
-    writer.append(request_batch({name: run.requests[name].tolist() for name in REQUEST_SCHEMA.names}))
+    columns = pa.Table.from_pandas(run.requests, schema=REQUEST_SCHEMA, preserve_index=False).to_pydict()
+    writer.append(request_batch(columns))
     writer.close()
     if run.manifest is not None:
         shard = seal_shard(writer.path)
