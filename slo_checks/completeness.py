@@ -81,7 +81,7 @@ def _complete(recording: Recording) -> tuple[bool | None, str]:
 
 def _once(recording: Recording) -> tuple[bool | None, str]:
     seq, scheduled = _seq(recording), _scheduled(recording)
-    repeated = len(seq) - len(np.unique(seq))
+    repeated = len(seq) - len(_distinct(seq))
     strangers = int(((seq < 0) | (seq >= scheduled)).sum()) if _is_open(recording) and scheduled is not None else 0
     if repeated or strangers:
         return False, f"{repeated:,} rows are there twice, {strangers:,} belong to no due request"
@@ -147,7 +147,7 @@ def _scheduled(recording: Recording) -> int | None:
 
 
 def _lost(recording: Recording, scheduled: int) -> int:
-    seq = np.unique(_seq(recording))
+    seq = _distinct(_seq(recording))
     present = seq[(seq >= 0) & (seq < scheduled)] if _is_open(recording) else seq
     return max(0, scheduled - len(present))
 
@@ -158,6 +158,12 @@ def _is_open(recording: Recording) -> bool:
 
 def _seq(recording: Recording) -> np.ndarray:
     return np.asarray(column(recording.requests, "seq").to_numpy())
+
+
+def _distinct(seq: np.ndarray) -> np.ndarray:
+    """Each value once, ascending. Rows come sorted, where this is many times faster than `np.unique`."""
+    ascending = np.sort(seq, kind="stable")
+    return ascending[np.diff(ascending, prepend=ascending[:1] - 1) > 0]
 
 
 def _count(recording: Recording, name: str) -> list[dict[str, Any]]:

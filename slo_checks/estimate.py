@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import bdtr
-from scipy.stats import beta, binom
+from scipy.special import bdtr, bdtrik, betaincinv  # scipy.stats takes a second longer to import
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ def share_bounds(count: int, samples: int, confidence: float) -> tuple[float, fl
 
     Clopper & Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial, 1934.
     """
-    low = float(beta.ppf(1 - confidence, count, samples - count + 1)) if count else 0.0
-    high = float(beta.ppf(confidence, count + 1, samples - count)) if count < samples else 1.0
+    low = float(betaincinv(count, samples - count + 1, 1 - confidence)) if count else 0.0
+    high = float(betaincinv(count + 1, samples - count, confidence)) if count < samples else 1.0
     return low, high
 
 
@@ -61,9 +60,16 @@ def quantile_ranks(samples: int, quantile: float, confidence: float) -> tuple[in
     None where no sample can: with 58 samples nothing bounds a 95th percentile from above. The count of samples at or
     below the true quantile is binomial, so these are its quantiles (David & Nagaraja, Order Statistics, 7.1).
     """
-    low = int(binom.ppf(1 - confidence, samples, quantile))
-    high = int(binom.ppf(confidence, samples, quantile)) + 1
+    low = _binomial_quantile(1 - confidence, samples, quantile)
+    high = _binomial_quantile(confidence, samples, quantile) + 1
     return (low if low >= 1 else None), (high if high <= samples else None)
+
+
+def _binomial_quantile(chance: float, samples: int, ratio: float) -> int:
+    """Least count that a binomial variable stays at or below with at least this chance."""
+    # The inverse is not exact at whole numbers: the count below may do already.
+    count = math.ceil(bdtrik(chance, samples, ratio))
+    return count - 1 if count and bdtr(count - 1, samples, ratio) >= chance else count
 
 
 def fewest_to_prove(misses: int, allowed_miss_ratio: float, confidence: float) -> int:
