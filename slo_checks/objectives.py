@@ -92,6 +92,8 @@ class Measurement(Strict):
     """When the measurement itself can be trusted."""
 
     lag_p99_most_s: PositiveFloat
+    lag_worst_s: PositiveFloat | None = None
+    """None in the plans of runs that were recorded before there was such a limit."""
     cpu_most_ratio: PositiveFloat
     cpu_window_s: PositiveFloat
     silence_most_s: PositiveFloat
