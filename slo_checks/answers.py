@@ -26,6 +26,8 @@ from slo_checks.objectives import Objective, Objectives
 
 SLICE_S: Final = 10
 """Failures cluster, so the worst slice of this length is shown beside the mean."""
+SLICE_MISS_RATIO: Final = 0.01
+"""A slice is good with at least 99 % good answers."""
 MOST_SERVERS: Final = 8
 
 
@@ -102,10 +104,10 @@ def _worst_slice(rows: Rows, missed: BoolArray) -> str:
     ratio = np.divide(lost, due, out=np.zeros(len(due)), where=with_load)
     worst = int(ratio.argmax())
     from_s = rows.intended_us[0] / US_PER_S + worst * SLICE_S
-    bad = int((with_load & (ratio > 0.01)).sum())  # a slice is good with at least 99 % good answers
+    bad = int((with_load & (ratio > SLICE_MISS_RATIO)).sum())
     return (
         f"worst {SLICE_S} s slice: {int(lost[worst]):,} of {int(due[worst]):,} missed, {from_s:.0f} s after the start; "
-        f"{bad:,} of {int(with_load.sum()):,} slices below 99 %"
+        f"{bad:,} of {int(with_load.sum()):,} slices below {1 - SLICE_MISS_RATIO:.0%}"
     )
 
 

@@ -178,7 +178,9 @@ def longest_silence_s(stamps_s: list[float], start_s: float, end_s: float) -> fl
     return max(after - before for before, after in pairwise([start_s, *inside, end_s]))
 
 
-def by_key(samples: tuple[dict[str, Any], ...], key: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:
+def by_key(
+    samples: tuple[dict[str, Any], ...], key: Callable[[dict[str, Any]], Any]
+) -> dict[Any, list[dict[str, Any]]]:
     """Samples grouped by a key, each group in the order of its receipt."""
     groups: dict[Any, list[dict[str, Any]]] = {}
     for sample in sorted(samples, key=lambda sample: float(sample["at"])):

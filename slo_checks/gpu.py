@@ -101,8 +101,8 @@ def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) 
     ]  # fmt: skip
     if not uses:
         longest = max((length_s(when.active) for when in inferring.values()), default=0.0)
-        reason = f"GPUs inferred for {longest:.0f} s at most in the judged phases; {limits.active_least_s:g} s are needed"
-        return unmeasured(reason, emulated=emulated)
+        inferred = f"GPUs inferred for {longest:.0f} s at most in the judged phases"
+        return unmeasured(f"{inferred}; {limits.active_least_s:g} s are needed", emulated=emulated)
     return _worst(uses)
 
 
@@ -195,7 +195,8 @@ class Reading:
 
 
 def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: GpuLimits) -> GpuUse:
-    field = "engine_active_ratio" if any(_ratio(s, "engine_active_ratio") is not None for s in samples) else "util_ratio"
+    has_engine = any(_ratio(sample, "engine_active_ratio") is not None for sample in samples)
+    field = "engine_active_ratio" if has_engine else "util_ratio"
     emulated = any(bool(sample.get("emulated")) for sample in samples)
     readings = _readings(samples, field, when.active, limits)
     weight_s = sum(reading.weight_s for reading in readings)

@@ -27,6 +27,8 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
+_TENTHS_FROM_S: Final = 10
+"""From here on a tenth of a second is precise enough for people."""
 
 
 class Outcome(StrEnum):
@@ -210,7 +212,7 @@ def _percent(ratio: float) -> str:
 
 
 def _seconds(value_s: float) -> str:
-    return f"{value_s:.3f} s" if value_s < 10 else f"{value_s:,.1f} s"
+    return f"{value_s:.3f} s" if value_s < _TENTHS_FROM_S else f"{value_s:,.1f} s"
 
 
 def _outward(value: float, unit: Literal["ratio", "s"], *, up: bool) -> str:
@@ -229,11 +231,18 @@ def _target(objective: Objective) -> str:
 def _numbers(objective: Objective, found: Estimate) -> str:
     """`99.95 % (99.91 % to 99.98 %), 5 misses of 10,000`."""
     unit = objective.unit
-    low = "?" if found.low is None else _outward(found.low, unit, up=False)
-    high = "?" if found.high is None else _outward(found.high, unit, up=True)
     count = f"{found.samples:,}" if found.misses is None else f"{_misses(found.misses)} of {found.samples:,}"
     emulated = ", emulated" if found.emulated else ""
-    return f"{quantity(found.value, unit)} ({low} to {high}), {count}{emulated}"
+    return f"{quantity(found.value, unit)}{_interval(found, unit)}, {count}{emulated}"
+
+
+def _interval(found: Estimate, unit: Literal["ratio", "s"]) -> str:
+    """` (99.91 % to 99.98 %)`; nothing when neither end is a number."""
+    if not any(end is not None and math.isfinite(end) for end in (found.low, found.high)):
+        return ""
+    low = "?" if found.low is None else _outward(found.low, unit, up=False)
+    high = "?" if found.high is None else _outward(found.high, unit, up=True)
+    return f" ({low} to {high})"
 
 
 def _misses(count: int) -> str:

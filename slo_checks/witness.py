@@ -145,14 +145,18 @@ def _between(least: int, most: int) -> str:
 
 
 def _watched(recording: Recording, limits: Measurement) -> ValidityCheck:
+    ok, reason = _watch(recording, limits.silence_most_s)
+    return ValidityCheck("watcher_awake", ok, reason, Effect.WATCHED)
+
+
+def _watch(recording: Recording, silence_most_s: float) -> tuple[bool | None, str]:
     """A watcher that slept saw nothing; it says that it is awake once a second."""
     if not recording.watch:
-        return ValidityCheck("watcher_awake", None, "no watcher took part in this run", Effect.WATCHED)
+        return None, "no watcher took part in this run"
     awake = [float(row["at"]) for row in recording.watch if row.get("event") == "heartbeat"]
     failed = sum(row.get("event") == "scrape_failed" for row in recording.watch)
     silence_s = max((longest_silence_s(awake, *span) for span in asserted_spans(recording)), default=0.0)
     told = f"{len(awake):,} signs of life, {failed:,} failed reads"
-    if silence_s > limits.silence_most_s:
-        reason = f"the watcher was silent for {silence_s:.1f} s, at most {limits.silence_most_s:g} s are allowed; {told}"
-        return ValidityCheck("watcher_awake", False, reason, Effect.WATCHED)
-    return ValidityCheck("watcher_awake", True, f"longest silence {silence_s:.1f} s; {told}", Effect.WATCHED)
+    if silence_s > silence_most_s:
+        return False, f"the watcher was silent for {silence_s:.1f} s, at most {silence_most_s:g} s are allowed; {told}"
+    return True, f"longest silence {silence_s:.1f} s; {told}"
