@@ -107,7 +107,7 @@ def _worst_slice(rows: Rows, missed: BoolArray) -> str:
     bad = int((with_load & (ratio > SLICE_MISS_RATIO)).sum())
     return (
         f"worst {SLICE_S} s slice: {int(lost[worst]):,} of {int(due[worst]):,} missed, {from_s:.0f} s after the start; "
-        f"{bad:,} of {int(with_load.sum()):,} slices below {1 - SLICE_MISS_RATIO:.0%}"
+        f"{bad:,} of {int(with_load.sum()):,} slices below {100 * (1 - SLICE_MISS_RATIO):g} %"
     )
 
 

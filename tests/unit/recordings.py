@@ -37,6 +37,7 @@ from loadtests.recording import (
 )
 from scenarios.scenario import Scenario
 from slo_checks.objectives import objectives_document
+from slo_checks.verdict import Verdict, evaluate
 
 STARTED_AT = 1_700_000_000.0
 US = 1_000_000
@@ -290,3 +291,8 @@ def write_recording(run: Recording, directory: Path) -> Path:
         shard = seal_shard(writer.path)
         write_document(directory / "manifest.json", run.manifest.model_copy(update={"shards": (shard,)}))
     return directory
+
+
+def verdict_on(run: Recording, name: str) -> Verdict:
+    """What evaluating the whole run says about one objective."""
+    return next(verdict for verdict in evaluate(run).verdicts if verdict.objective.name == name)
