@@ -112,31 +112,39 @@ class Leader:
                 self._fail("the run could not be prepared, for the reason above; this is a bug of radslo")
 
     def _prepare(self) -> None:
-        say = self._say
-        target = self._target()
-        say(f"checking the models at {target.grpc}")
-        transport = open_transport(target)
-        images = {share.id: payloads.load_payload(share.id) for share in self._scenario.payloads}
-        data = {name: image.data for name, image in images.items()}
-        try:
-            preflight.check_model(transport, target.grpc)
-            golden = preflight.known_answers(transport, self._scenario, data)
-            capacity_per_s = self._capacity(transport, target, data)
-        finally:
-            transport.close()
-        scenario = self._scenario.resolved(capacity_per_s) if capacity_per_s else self._scenario
-        workers = self._workers_now()
-        say("calibrating the load generator")
-        calibration = preflight.calibrate_client(scenario, data, len(workers))
-        if calibration.get("peak_ratio", 0.0) > preflight.SAFE_PEAK_RATIO:
-            say(
-                f"warning: the peak of {scenario.peak_rate_per_s:.0f} requests/s is "
-                f"{calibration['peak_ratio']:.0%} of what this generator can send; add load processes (--processes)"
-            )
+        with preflight.null_server() as null_server:
+            target = self._target()
+            self._say(f"checking the models at {target.grpc}")
+            images = {share.id: payloads.load_payload(share.id) for share in self._scenario.payloads}
+            data = {name: image.data for name, image in images.items()}
+            golden, capacity_per_s = self._ask_target(target, data)
+            scenario = self._scenario.resolved(capacity_per_s) if capacity_per_s else self._scenario
+            workers = self._workers_now()
+            self._say("calibrating the load generator")
+            calibration = preflight.calibrate_client(null_server, scenario, data, len(workers))
+        self._warn_of_peak(scenario, calibration)
         self._assign(workers, scenario, target, data, golden)
         self._recorder = Recorder(self._directory(scenario))
         self._recorder.start_watcher(target)
         self._begin(self._make_plan(scenario, target, images, len(workers), capacity_per_s, calibration))
+
+    def _ask_target(self, target: Target, images: dict[str, bytes]) -> tuple[preflight.Golden, float | None]:
+        """The target's known answers and, if the scenario asks for it, its capacity."""
+        transport = open_transport(target)
+        try:
+            preflight.check_model(transport, target.grpc)
+            golden = preflight.known_answers(transport, self._scenario, images)
+            return golden, self._capacity(transport, target, images)
+        finally:
+            transport.close()
+
+    def _warn_of_peak(self, scenario: Scenario, calibration: dict[str, float]) -> None:
+        peak_ratio = calibration.get("peak_ratio")
+        if peak_ratio is not None and peak_ratio > preflight.SAFE_PEAK_RATIO:
+            self._say(
+                f"warning: the peak of {scenario.peak_rate_per_s:.0f} requests/s is {peak_ratio:.0%} of what this "
+                "generator can send; add load processes (--processes)"
+            )
 
     def _target(self) -> Target:
         options = self._options

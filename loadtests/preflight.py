@@ -8,6 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -111,7 +113,14 @@ def _known_answer(
         raise PreflightError(msg) from error
 
 
-def measure_capacity(transport: Transport, scenario: Scenario, images: Mapping[str, bytes]) -> float:
+def measure_capacity(
+    transport: Transport,
+    scenario: Scenario,
+    images: Mapping[str, bytes],
+    *,
+    lasts_s: float = _CAPACITY_S,
+    settle_s: float = _CAPACITY_SETTLE_S,
+) -> float:
     """What the target serves at most, in requests of the scenario's mix per second, found by keeping it saturated.
 
     It is the slope of the line through the completions: a count between two moments would be off by a batch.
@@ -125,13 +134,13 @@ def measure_capacity(transport: Transport, scenario: Scenario, images: Mapping[s
     completed = _saturate(
         lambda n: transport.infer(requests[n % len(requests)], scenario.deadline_s).body is not None,
         _CAPACITY_IN_FLIGHT,
-        begin + _CAPACITY_S,
+        begin + lasts_s,
     )
-    settled = np.array([at for at in completed if at >= begin + _CAPACITY_SETTLE_S])
+    settled = np.array([at for at in completed if at >= begin + settle_s])
     if len(np.unique(settled)) < _CAPACITY_COMPLETIONS:
         msg = (
             f"the target's capacity could not be measured: {len(settled)} requests succeeded in "
-            f"{_CAPACITY_S - _CAPACITY_SETTLE_S:.0f} s; give it with --capacity-per-s"
+            f"{lasts_s - settle_s:g} s; give it with --capacity-per-s"
         )
         raise PreflightError(msg)
     return float(np.polyfit(settled - begin, np.arange(len(settled)), 1)[0])
@@ -171,7 +180,18 @@ def _saturate(ask: Callable[[int], bool], in_flight: int, until: float) -> list[
     return completed
 
 
-def calibrate_client(scenario: Scenario, images: Mapping[str, bytes], workers: int) -> dict[str, float]:
+@contextmanager
+def null_server() -> Iterator[subprocess.Popen[str]]:
+    """A server that answers at once, for `calibrate_client`; it takes a second to start, so begin early."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadtests.null_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        yield server
+
+
+def calibrate_client(
+    server: subprocess.Popen[str], scenario: Scenario, images: Mapping[str, bytes], workers: int
+) -> dict[str, float]:
     """What our own client costs here, against a server that answers at once: the ceiling of this generator.
 
     ``ceiling_per_s`` is for all load processes together and assumes a core for each; ``peak_ratio`` is the scenario's
@@ -181,15 +201,12 @@ def calibrate_client(scenario: Scenario, images: Mapping[str, bytes], workers: i
         PreflightError: the null server did not start.
     """
     request = max(_sample_requests(scenario, images, np.random.default_rng(0)), key=len)
-    with subprocess.Popen(
-        [sys.executable, "-m", "loadtests.null_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None  # noqa: S101 - asked for above
-        address = server.stdout.readline().strip()
-        if not address:
-            msg = "the null server for the client's calibration did not start; its message is above"
-            raise PreflightError(msg)
-        cost_s, requests_per_s = _client_cost(GrpcioTransport(address), request)
+    assert server.stdout is not None  # noqa: S101 - asked for when started
+    address = server.stdout.readline().strip()
+    if not address:
+        msg = "the null server for the client's calibration did not start; its message is above"
+        raise PreflightError(msg)
+    cost_s, requests_per_s = _client_cost(GrpcioTransport(address), request)
     ceiling_per_s = workers / cost_s
     calibration = {
         "request_bytes": float(len(request)),

@@ -53,14 +53,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scenarios.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION: Final = 1
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -367,6 +369,8 @@ def _whole_batches(path: Path, damage: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _read_requests(directory: Path, manifest: Manifest | None, damage: list[str]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415 - a second to load, and those who write a recording never read it
+
     tables = [REQUEST_SCHEMA.empty_table()]
     if manifest is not None:
         tables += [_read_shard(directory / shard.file, shard) for shard in manifest.shards]

@@ -214,7 +214,7 @@ def test_kill_9_leaves_a_readable_unsealed_recording_and_no_process(tmp_path: Pa
 
 
 def test_killing_the_only_server_mid_run_fails_availability(tmp_path: Path) -> None:
-    scenario = write_scenario(tmp_path, [{"name": "load", "duration_s": 12, "rate": {"requests_per_s": 10}}])
+    scenario = write_scenario(tmp_path, [{"name": "load", "duration_s": 8, "rate": {"requests_per_s": 12}}])
     run = radslo_run(scenario, tmp_path / "run", "--device-times", FAST)
     run.until_rows(30)
     server = next(each for each in family(run.process) if each.name() == "tritonserver")
@@ -233,7 +233,7 @@ def test_a_server_added_mid_run_gets_traffic(tmp_path: Path) -> None:
     with embedded_servers(1, FAST) as servers:
         path = tmp_path / "target.json"
         path.write_text(dumps(servers.target))
-        scenario = write_scenario(tmp_path, [{"name": "load", "duration_s": 30, "rate": {"requests_per_s": 10}}])
+        scenario = write_scenario(tmp_path, [{"name": "load", "duration_s": 22, "rate": {"requests_per_s": 10}}])
         run = radslo_run(scenario, tmp_path / "run", "--target", path)
         run.until_rows(10)
         servers.command("add")

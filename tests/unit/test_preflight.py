@@ -1,0 +1,110 @@
+"""What a person is told when the target cannot be load-tested, before any load is sent; over real gRPC on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from loadtests.infer import GrpcioTransport
+from loadtests.messages import MODEL, OUTPUT_TYPES, SERVED_BY
+from loadtests.preflight import PreflightError, check_model, known_answers, measure_capacity
+from tests.unit.test_generator import IMAGE, answer, scenario
+
+Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+@contextmanager
+def serving(metadata: Answer, infer: Answer) -> Iterator[GrpcioTransport]:
+    """A KServe server of two methods that answers as scripted."""
+    methods = {
+        name: grpc.unary_unary_rpc_method_handler(method)
+        for name, method in {"ModelMetadata": metadata, "ModelInfer": infer}.items()
+    }
+    server = grpc.server(ThreadPoolExecutor(max_workers=8))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    transport = GrpcioTransport(f"127.0.0.1:{port}")
+    try:
+        yield transport
+    finally:
+        transport.close()
+        server.stop(None).wait()
+
+
+def metadata(**types: str | None) -> Answer:
+    """The ensemble's metadata, with some tensors of another type or (None) left out."""
+    tensors = {"image": "BYTES", "text": "BYTES", SERVED_BY: "BYTES", **OUTPUT_TYPES} | types
+    response = service_pb2.ModelMetadataResponse(name=MODEL)
+    for name, datatype in tensors.items():
+        if datatype is not None:
+            (response.inputs if name in {"image", "text"} else response.outputs).add(name=name, datatype=datatype)
+    return lambda _request, _context: bytes(response.SerializeToString())
+
+
+def refusing(code: grpc.StatusCode, text: str) -> Answer:
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, text)
+        raise AssertionError
+
+    return refuse
+
+
+def right(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return answer()
+
+
+def test_the_right_models_pass() -> None:
+    with serving(metadata(), right) as transport:
+        check_model(transport, "here:8001")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (refusing(grpc.StatusCode.NOT_FOUND, "unknown model"), "has no model radstream_ensemble: unknown model"),
+        (metadata(boxes=None), r"boxes \(missing, expected FP32\)"),
+        (metadata(labels="INT64"), r"labels \(INT64, expected INT32\)"),
+        (metadata(image=None, input_image="FP32"), r"image \(missing, expected BYTES\)"),
+        (refusing(grpc.StatusCode.PERMISSION_DENIED, "no"), "refuses to describe"),
+    ],
+)
+def test_other_models_are_refused_and_the_difference_named(given: Answer, says: str) -> None:
+    with serving(given, right) as transport, pytest.raises(PreflightError, match=says):
+        check_model(transport, "here:8001")
+
+
+def test_a_first_request_that_fails_or_is_answered_wrongly_stops_the_run() -> None:
+    images = {IMAGE: b"image"}
+    with (
+        serving(metadata(), refusing(grpc.StatusCode.INTERNAL, "stub is not healthy")) as transport,
+        pytest.raises(PreflightError, match="INTERNAL: stub is not healthy"),
+    ):
+        known_answers(transport, scenario(), images)
+    with (
+        serving(metadata(), lambda _request, _context: b"") as transport,
+        pytest.raises(PreflightError, match="predictions is missing"),
+    ):
+        known_answers(transport, scenario(), images)
+
+
+def test_known_answers_are_asked_for_with_and_without_text_as_the_scenario_has_it() -> None:
+    with serving(metadata(), right) as transport:
+        known = known_answers(transport, scenario(with_text_ratio=0.5), {IMAGE: b"image"})
+        assert set(known) == {(IMAGE, False), (IMAGE, True)}
+        assert set(known_answers(transport, scenario(), {IMAGE: b"image"})) == {(IMAGE, False)}
+    assert known[IMAGE, True]["predictions"] == pytest.approx(np.full(5, 0.2))
+
+
+def test_a_capacity_that_nothing_answered_is_no_number() -> None:
+    with (
+        serving(metadata(), refusing(grpc.StatusCode.UNAVAILABLE, "gone")) as transport,
+        pytest.raises(PreflightError, match=r"0 requests succeeded in 0\.4 s"),
+    ):
+        measure_capacity(transport, scenario(), {IMAGE: b"image"}, lasts_s=0.5, settle_s=0.1)
