@@ -130,7 +130,7 @@ class TestARunThatCannotBeTrusted:
 
 
 class TestLoadThatLeftLate:
-    """A generator that is late makes answers late; so its part is taken out before anything is held against a server."""
+    """It makes answers late, so its part is taken out before anything is held against a server."""
 
     def test_proves_no_pass(self) -> None:
         found = verdict_on(recording(late(3_000, of=GOOD, by_s=0.02)), "latency_p95")
@@ -255,7 +255,7 @@ class TestTheServersOwnCount:
         assert check_of(recording(rows, triton=counters(GOOD, SECONDS)), "servers_agree").ok is True
 
     def test_is_not_needed_where_the_plan_had_no_counters(self) -> None:
-        target = {"name": "bare", "grpc": "x:1", "metrics_urls": [], "servers_file": None}
+        target: dict[str, object] = {"name": "bare", "grpc": "x:1", "metrics_urls": [], "servers_file": None}
         run = recording(GOOD, triton=(), target=target)
         assert check_of(run, "servers_agree").ok is None
         assert evaluate(run).outcome is PASS

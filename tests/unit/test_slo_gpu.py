@@ -1,0 +1,195 @@
+"""GPU utilisation: which readings count, what they prove, and when they prove nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from loadtests.recording import Recording
+from slo_checks.verdict import Outcome, evaluate
+from tests.unit.recordings import Row, answers, gpu_samples, heartbeats, recording, verdict_on
+
+PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+SECONDS = 104
+"""What the watcher sees of 100 s of load, read at second 0, 1, ... 103.
+
+The last answer comes at second 100. So the counters of the server are known to have moved from second 0 to 100, and of
+the last of these seconds nobody knows how much was idle: 99 readings count, those of second 1 to 99.
+"""
+
+
+def swinging(high: float, low: float, seconds: int = SECONDS) -> list[float | None]:
+    """Readings that move as they do on a real device: `high` at odd seconds, `low` at even ones."""
+    return [high if second % 2 else low for second in range(seconds)]
+
+
+def run_with(gpu: Sequence[Row], rows: Sequence[Row] | None = None, **fields: Any) -> Recording:
+    load = answers(1_000, rate_per_s=10) if rows is None else rows
+    return recording(load, must_pass=("gpu_utilisation",), gpu=gpu, **fields)
+
+
+def verdict_of(gpu: Sequence[Row], rows: Sequence[Row] | None = None, **fields: Any) -> tuple[Outcome, str]:
+    found = verdict_on(run_with(gpu, rows, **fields), "gpu_utilisation")
+    return found.outcome, found.reason
+
+
+class TestAGpuThatWasReadAllTheTime:
+    def test_is_judged_by_the_mean_of_its_readings(self) -> None:
+        found = verdict_on(run_with(gpu_samples(swinging(0.95, 0.75))), "gpu_utilisation")
+        mean = (50 * 0.95 + 49 * 0.75) / 99
+        assert found.outcome is PASS
+        assert found.estimate.samples == 99
+        assert (found.estimate.low, found.estimate.value, found.estimate.high) == pytest.approx((mean, mean, mean))
+
+    def test_fails_below_the_bound(self) -> None:
+        outcome, reason = verdict_of(gpu_samples(swinging(0.85, 0.7)))
+        assert outcome is FAIL
+        assert "misses at least 80 %: 77.576 %" in reason
+
+    def test_counts_a_reading_for_as_long_as_it_stands(self) -> None:
+        """Over one second until second 50, over two from there on."""
+        readings = [0.95 if second % 2 else (0.7, 0.6)[second // 2 % 2] for second in range(SECONDS)]
+        slower = [sample for second, sample in enumerate(gpu_samples(readings)) if second % 2 == 0 or second < 50]
+        by_second = readings[:50] + [readings[second + second % 2] for second in range(50, 100)]
+        value = verdict_on(run_with(slower), "gpu_utilisation").estimate.value
+        assert value == pytest.approx(sum(by_second[1:100]) / 99)
+
+    def test_prefers_the_engine_and_tells_when_the_two_readings_disagree(self) -> None:
+        samples = [sample | {"util_ratio": 1.0} for sample in gpu_samples(swinging(0.8, 0.7))]
+        found = verdict_on(run_with(samples), "gpu_utilisation")
+        assert found.outcome is FAIL
+        assert "far apart" in found.estimate.evidence[0]
+
+    def test_falls_back_to_utilisation_without_the_engine(self) -> None:
+        samples = [sample | {"engine_active_ratio": None} for sample in gpu_samples(swinging(0.95, 0.85))]
+        assert verdict_of(samples)[0] is PASS
+
+    def test_is_the_worst_of_several(self) -> None:
+        busy, idle = gpu_samples(swinging(0.95, 0.9)), gpu_samples(swinging(0.5, 0.3), gpu="GPU-1")
+        found = verdict_on(run_with([*busy, *idle]), "gpu_utilisation")
+        assert found.outcome is FAIL
+        assert found.estimate.evidence[0].startswith("GPU GPU-1 of triton-0: 40.1% busy")
+        assert found.estimate.evidence[-1].startswith("mean over 2 GPUs")
+
+
+class TestTimeThatCounts:
+    def test_is_not_idle_time_between_loads(self) -> None:
+        """An idle GPU is no waste while nobody asks for anything."""
+        rows = [*answers(700, rate_per_s=10), *answers(700, rate_per_s=10, first=700, start_s=130.0)]
+        readings = [
+            0.0 if 69 < second < 132 else value for second, value in enumerate(swinging(0.95, 0.85, 204))
+        ]  # fmt: skip
+        assert verdict_of(gpu_samples(readings), rows)[0] is PASS
+
+    def test_is_not_warm_up(self) -> None:
+        phases = [
+            {"name": "warm", "duration_s": 50.0, "warmup": True, "rate": {"requests_per_s": 10}},
+            {"name": "steady", "duration_s": 100.0, "rate": {"requests_per_s": 10}},
+        ]
+        rows = [*answers(500, rate_per_s=10, phase="warm"), *answers(1_000, rate_per_s=10, first=500, start_s=50.0)]
+        readings = [value if second > 50 else 0.1 for second, value in enumerate(swinging(0.95, 0.85, 154))]
+        assert verdict_of(gpu_samples(readings), rows, phases=phases)[0] is PASS
+
+    def test_has_to_be_a_minute(self) -> None:
+        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9, 54)), answers(500, rate_per_s=10))
+        assert outcome is INCONCLUSIVE
+        assert "inferred for 49 s at most in the judged phases; 60 s are needed" in reason
+
+    def test_counts_as_idle_and_as_busy_where_nobody_looked(self) -> None:
+        """A hole widens the interval to both sides, so it never proves what the readings around it do not."""
+        readings: list[float | None] = swinging(0.85, 0.8)
+        readings[40:46] = [None] * 6
+        found = verdict_on(run_with(gpu_samples(readings)), "gpu_utilisation")
+        assert found.outcome is INCONCLUSIVE
+        busy_s = sum(value for value in readings[1:100] if value is not None)
+        assert (found.estimate.low, found.estimate.high) == pytest.approx((busy_s / 99, (busy_s + 6) / 99))
+        assert verdict_of(gpu_samples(swinging(0.85, 0.8)))[0] is PASS
+
+    def test_may_have_a_small_hole(self) -> None:
+        readings: list[float | None] = swinging(0.95, 0.9)
+        readings[40:46] = [None] * 6
+        assert verdict_of(gpu_samples(readings))[0] is PASS
+
+    @pytest.mark.parametrize("nothing", [None, float("nan"), 1e15, -0.1, 1.5])
+    def test_has_to_be_covered_by_readings_that_can_be_true(self, nothing: float | None) -> None:
+        readings: list[float | None] = swinging(0.95, 0.9)
+        readings[40:55] = [nothing] * 15
+        outcome, reason = verdict_of(gpu_samples(readings))
+        assert outcome is INCONCLUSIVE
+        assert "valid readings for 84.8% of its inferring time; 90% are needed" in reason
+
+    def test_has_to_be_covered_without_long_steps(self) -> None:
+        samples = [sample for second, sample in enumerate(gpu_samples(swinging(0.95, 0.9))) if not 40 <= second < 55]
+        assert verdict_of(samples)[0] is INCONCLUSIVE
+
+
+class TestASensorThatStandsStill:
+    def test_proves_nothing(self) -> None:
+        outcome, reason = verdict_of(gpu_samples([0.95] * SECONDS))
+        assert outcome is INCONCLUSIVE
+        assert "valid readings for 0.0%" in reason
+
+    def test_proves_no_fail_either(self) -> None:
+        assert verdict_of(gpu_samples([0.2] * SECONDS))[0] is INCONCLUSIVE
+
+    def test_is_believed_at_saturation_while_its_power_moves(self) -> None:
+        assert verdict_of(gpu_samples([1.0] * SECONDS))[0] is PASS
+
+    def test_is_not_believed_at_saturation_when_its_power_stands_still_too(self) -> None:
+        samples = [sample | {"power_watts": 250.0} for sample in gpu_samples([1.0] * SECONDS)]
+        assert verdict_of(samples)[0] is INCONCLUSIVE
+
+
+class TestAnEmulatedDevice:
+    def test_is_named_wherever_its_number_is(self) -> None:
+        run = run_with(gpu_samples([0.9] * SECONDS, emulated=True, busy=[0.9] * SECONDS))
+        found = verdict_on(run, "gpu_utilisation")
+        assert (found.outcome, found.estimate.emulated, evaluate(run).emulated) == (PASS, True, True)
+        assert found.reason.endswith("emulated")
+
+    def test_is_not_believed_against_its_exact_busy_time(self) -> None:
+        outcome, reason = verdict_of(gpu_samples([0.9] * SECONDS, emulated=True, busy=[0.7] * SECONDS))
+        assert outcome is INCONCLUSIVE
+        assert "readings say 90.0%, the exact busy time says 70.0%" in reason
+
+    def test_is_not_believed_without_its_exact_busy_time(self) -> None:
+        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9), emulated=True))
+        assert outcome is INCONCLUSIVE
+        assert "without its exact busy time" in reason
+
+    def test_makes_the_whole_run_emulated_by_its_target_alone(self) -> None:
+        assert evaluate(recording(answers(100), target={"name": "cpu", "emulated": True})).emulated
+        assert not evaluate(recording(answers(100))).emulated
+
+
+class TestWhatNobodySaw:
+    def test_without_gpu_samples(self) -> None:
+        assert verdict_of(())[0] is INCONCLUSIVE
+
+    def test_without_server_counters(self) -> None:
+        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9)), triton=())
+        assert outcome is INCONCLUSIVE
+        assert "nothing tells when the GPUs inferred" in reason
+
+    def test_of_one_server_among_two(self) -> None:
+        rows = [row | {"served_by": f"triton-{row['seq'] % 2}"} for row in answers(1_000, rate_per_s=10)]
+        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9)), rows)
+        assert outcome is INCONCLUSIVE
+        assert "no GPU sample of triton-1, which inferred" in reason
+
+    @pytest.mark.parametrize("watch", [(), heartbeats(range(50))])
+    def test_because_the_watcher_slept(self, watch: Sequence[Row]) -> None:
+        assert verdict_of(gpu_samples(swinging(0.95, 0.9)), watch=watch)[0] is INCONCLUSIVE
+
+    def test_under_a_load_that_left_late(self) -> None:
+        """A GPU may idle because the generator gave it nothing to do."""
+        run = run_with(gpu_samples(swinging(0.5, 0.4)), answers(1_000, rate_per_s=10, lag_s=0.05))
+        assert verdict_on(run, "gpu_utilisation").outcome is INCONCLUSIVE
+
+    @pytest.mark.parametrize("name", ["pod_start", "scale_out"])
+    def test_of_pods(self, name: str) -> None:
+        found = verdict_on(recording(answers(100), must_pass=(name,)), name)
+        assert found.outcome is INCONCLUSIVE
+        assert "nothing observed pods" in found.reason

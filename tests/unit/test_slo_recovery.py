@@ -1,0 +1,96 @@
+"""Recovery: from the first miss of an outage to the first of three steady windows of 5 s."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtests.recording import Recording
+from slo_checks.verdict import Outcome, Verdict
+from tests.unit.recordings import answer, answers, recording, verdict_on
+
+PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+
+
+def down(*outages_s: tuple[float, float], run_s: int = 120) -> Recording:
+    """Ten requests a second, all lost from the start of each outage up to its end."""
+    lost = {
+        seq: "transport" for seq in range(run_s * 10) if any(start <= seq / 10 < end for start, end in outages_s)
+    }  # fmt: skip
+    return recording(answers(run_s * 10, rate_per_s=10, misses=lost), must_pass=("recovery",))
+
+
+def recovery_of(run: Recording) -> Verdict:
+    return verdict_on(run, "recovery")
+
+
+class TestAnOutageThatEnded:
+    def test_lasts_from_the_first_miss_to_the_first_steady_window(self) -> None:
+        """Down from 30.2 s to 48 s: the windows from 30 s to 50 s are missed, that of 50 s is the first steady one."""
+        found = recovery_of(down((30.2, 48.0)))
+        assert found.outcome is PASS
+        assert found.estimate.value == pytest.approx(50 - 30.2)
+        assert (found.estimate.low, found.estimate.high) == pytest.approx((47.9 - 30.2, 50 - 30))
+        assert found.estimate.evidence == (
+            "outage from 30.2 s after the start, 178 requests lost: steady again 19.8 s later",
+        )
+
+    def test_fails_over_five_minutes(self) -> None:
+        found = recovery_of(down((20.0, 322.0), run_s=400))
+        assert found.outcome is FAIL
+        assert "misses at most 300.0 s" in found.reason
+
+    def test_of_about_five_minutes_is_not_proven_either_way(self) -> None:
+        """The last miss came 299.9 s after the first, the next steady window began after 300 s."""
+        assert recovery_of(down((21.0, 321.0), run_s=400)).outcome is INCONCLUSIVE
+
+    def test_is_the_longest_of_several(self) -> None:
+        found = recovery_of(down((10.0, 20.0), (50.0, 80.0), run_s=150))
+        assert found.estimate.samples == 2
+        assert found.estimate.value == pytest.approx(30.0)
+
+    def test_is_not_over_while_the_service_flaps(self) -> None:
+        """Two good windows are not three."""
+        found = recovery_of(down((30.0, 35.0), (45.0, 50.0)))
+        assert found.estimate.samples == 1
+        assert found.estimate.value == pytest.approx(20.0)
+
+
+class TestAnOutageThatDidNotEnd:
+    def test_never_passes(self) -> None:
+        found = recovery_of(down((100.0, 120.0)))
+        assert (found.outcome, found.estimate.value, found.estimate.high) == (INCONCLUSIVE, None, None)
+        assert "ended before the service was steady again" in found.reason
+
+    def test_never_passes_when_the_run_ends_too_soon_to_tell(self) -> None:
+        assert recovery_of(down((100.0, 108.0))).outcome is INCONCLUSIVE
+
+    def test_fails_once_it_lasted_too_long(self) -> None:
+        assert recovery_of(down((50.0, 400.0), run_s=400)).outcome is FAIL
+
+
+class TestWithoutAnOutage:
+    def test_there_is_nothing_to_recover_from(self) -> None:
+        found = recovery_of(down())
+        assert found.outcome is INCONCLUSIVE
+        assert "no failure was observed to recover from" in found.reason
+
+    def test_two_lost_requests_are_none(self) -> None:
+        assert "2 failed requests, no outage" in recovery_of(down((30.0, 30.2))).reason
+
+    def test_slow_answers_are_none(self) -> None:
+        rows = [answer(seq, seq / 10, response_s=6.0 if 300 <= seq < 500 else 0.1) for seq in range(1_200)]
+        assert recovery_of(recording(rows)).outcome is INCONCLUSIVE
+
+    def test_nothing_was_due_is_none(self) -> None:
+        rows = [*answers(300, rate_per_s=10), *answers(300, rate_per_s=10, first=300, start_s=90.0)]
+        assert recovery_of(recording(rows)).outcome is INCONCLUSIVE
+
+    def test_nothing_was_asked_is_none(self) -> None:
+        assert recovery_of(recording([])).outcome is INCONCLUSIVE
+
+
+def test_a_closed_loop_cannot_tell_when_requests_would_have_failed() -> None:
+    phases = [{"name": "steady", "duration_s": 120.0, "users": 5, "think_time_s": 0.0}]
+    lost = dict.fromkeys(range(300, 400), "transport")
+    found = recovery_of(recording(answers(1_200, rate_per_s=10, misses=lost), phases=phases))
+    assert (found.outcome, found.estimate.value) == (INCONCLUSIVE, None)
