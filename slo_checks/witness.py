@@ -20,6 +20,8 @@ COUNTED: Final = (OK, "wrong_answer")
 """Outcomes that a server counts as a success: it answered, right or wrong."""
 MAYBE_COUNTED: Final = ("deadline", "transport", "other", IN_FLIGHT)
 """Outcomes without an answer that a server may have counted, then or later."""
+WITNESSED_LEAST_RATIO: Final = 0.9
+"""Share of all answers that has to fall into time in which counters were seen; the rest is room for restarts."""
 SCRAPE_S: Final = 1.0
 """A counter is as old as its receipt, or up to this much older."""
 
@@ -76,6 +78,12 @@ def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | Non
     told = f"servers counted {counted:,} answers, we {_between(at_least, at_most)} in the same time"
     if not at_most:
         return None, f"no request falls into the time in which the {len(stretches)} server counters were seen"
+    if at_most < WITNESSED_LEAST_RATIO * int(answers.sum()):
+        seen = f"{at_most:,} of our {int(answers.sum()):,} answers"
+        return (
+            None,
+            f"counters were seen for {seen} at most, {WITNESSED_LEAST_RATIO:.0%} are needed to believe the rest",
+        )
     if at_least * (1 - tolerance_ratio) <= counted <= at_most * (1 + tolerance_ratio):
         restarts = len(stretches) - len({stretch.server for stretch in stretches})
         return True, told + (f"; {restarts} restarts of servers, answers around them not compared" if restarts else "")

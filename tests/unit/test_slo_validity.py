@@ -245,6 +245,12 @@ class TestTheServersOwnCount:
         assert check.ok is False
         assert "servers counted 6,400 answers, we 3,000" in check.reason
 
+    def test_has_to_cover_most_of_the_run(self) -> None:
+        """Else a mismatch would vanish together with the counters that show it."""
+        check = check_of(recording(GOOD, triton=counters(GOOD, range(20))), "servers_agree")
+        assert check.ok is None
+        assert "1,900 of our 3,000 answers" in check.reason
+
     def test_may_hold_what_came_before_the_run(self) -> None:
         earlier = [{**sample, "success": {"radstream_ensemble": 5_000 + sample["success"]["radstream_ensemble"]}}
                    for sample in counters(GOOD, SECONDS)]  # fmt: skip
