@@ -36,8 +36,18 @@ def test_a_run_that_failed_is_red_and_says_why(tmp_path: Path) -> None:
     assert exit_code(evaluate(read_recording(directory)).outcome) == 1
     code, told = pytest_on("--run", str(directory))
     assert code == 1
+    assert "fail: missed: Availability" in told
     assert "fail: misses at least 99.9 %" in told
     assert "longest run of misses: 100 in a row" in told
+
+
+def test_a_run_that_proves_too_little_is_red_and_says_so(tmp_path: Path) -> None:
+    directory = write_recording(recording(answers(100), manifest=None), tmp_path / "run")
+    assert exit_code(evaluate(read_recording(directory)).outcome) == 3
+    code, told = pytest_on("--run", str(directory))
+    assert code == 1
+    assert "inconclusive: not proven: Availability" in told
+    assert "inconclusive: there is no manifest.json" in told
 
 
 def test_what_is_no_recording_is_an_error_of_usage(tmp_path: Path) -> None:

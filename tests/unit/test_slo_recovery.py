@@ -74,6 +74,15 @@ class TestWithoutAnOutage:
         assert found.outcome is INCONCLUSIVE
         assert "no failure was observed to recover from" in found.reason
 
+    @pytest.mark.parametrize(("lost", "outages"), [(2, 0), (3, 1)])
+    def test_slowness_with_two_lost_requests_is_none_and_with_three_it_is_one(self, lost: int, outages: int) -> None:
+        slow = dict.fromkeys(range(300, 350), 6.0)
+        rows = [
+            answer(seq, seq / 10, status="shed" if 300 <= seq < 300 + lost else "ok", response_s=slow.get(seq, 0.1))
+            for seq in range(1_200)
+        ]
+        assert recovery_of(recording(rows)).estimate.samples == outages
+
     def test_two_lost_requests_are_none(self) -> None:
         assert "2 failed requests, no outage" in recovery_of(down((30.0, 30.2))).reason
 
