@@ -44,7 +44,7 @@ class PerfAnalyzer:
         """Send at least ``count`` requests under ``load``, for example ``--concurrency-range=8``.
 
         The requests are counted by the server; CPU is that of the whole process, so the caller has to subtract a run
-        of one request. Wall time follows from the rate that it reports.
+        of a few requests. Wall time follows from the rate that it reports.
         """
         with tempfile.TemporaryDirectory(dir=BUILD) as directory:
             data, report = Path(directory) / "data.json", Path(directory) / "report.csv"
@@ -72,7 +72,7 @@ class PerfAnalyzer:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 output.seek(0)
-                message = f"perf_analyzer failed ({process.returncode}): {' '.join(output.read().split())[-300:]}"
+                message = f"perf_analyzer failed ({process.returncode}): {' '.join(output.read().split())[:300]}"
                 raise BenchmarkError(message)
         return usage.ru_utime + usage.ru_stime
 

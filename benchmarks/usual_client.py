@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import ClassVar
 
 import gevent
 import numpy as np
-from locust import User, constant_throughput, task
+from locust import User, constant_pacing, task
 from locust.env import Environment
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
@@ -25,8 +26,11 @@ class UsualUser(User):  # type: ignore[misc]
 
     workload: ClassVar[Workload]
     address: ClassVar[str]
+    period_s: ClassVar[float]
 
     def on_start(self) -> None:
+        # Else all users ask at the same moments for ever, which is cheap for the client and nobody's traffic.
+        gevent.sleep(random.random() * self.period_s)  # noqa: S311 - spreads load, guards nothing
         self.client = InferenceServerClient(self.address)
         self.image = self.workload.image()
 
@@ -60,13 +64,11 @@ class UsualClient:
     def play(self, order: Order) -> Slice:
         """Send the load of one order; a rate is what the users try to keep together."""
         users = order.users or _USERS_AT_A_RATE
-        if order.rate_per_s is None:
-            UsualUser.wait_time = lambda _: 0.0
-        else:
-            UsualUser.wait_time = constant_throughput(order.rate_per_s / users)
+        UsualUser.period_s = users / order.rate_per_s if order.rate_per_s else 0.0
+        UsualUser.wait_time = constant_pacing(UsualUser.period_s)
         self._runner.start(users, 100)
         self._runner.spawning_greenlet.join()
-        gevent.sleep(SETTLE_S)
+        gevent.sleep(SETTLE_S + UsualUser.period_s)
         # What Locust tells at the end covers the settling too.
         total = self._environment.stats.total
         clock, before = Clock(), total.num_requests

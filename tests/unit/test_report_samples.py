@@ -38,7 +38,12 @@ def sample_plan(phases: list[dict[str, Any]], scheduled: int, **changes: Any) ->
         "run": "20261124T040000Z-burst",
         "scenario": scenario,
         "objectives": objectives_document(),
-        "target": {"name": "embedded", "grpc": "dns:///triton.radstream.svc:8001", "emulated": True},
+        "target": {
+            "name": "embedded",
+            "grpc": "dns:///triton.radstream.svc:8001",
+            "emulated": True,
+            "embedded_servers": 2,
+        },
         "loop": "open",
         "seed": 7,
         "scheduled_count": scheduled,
