@@ -43,7 +43,7 @@ _SPARE_THREADS: Final = 32
 
 
 class LoadWorker:
-    """Lives as long as its process; plays one run after the other."""
+    """Lives as long as its process; plays one run after the other, each with a generator of ``generator_type``."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -51,6 +51,7 @@ class LoadWorker:
         self._transport: GrpcioTransport | None = None
         self._assignment: dict[str, Any] = {}
         self._prepared: Assignment | None = None
+        self.generator_type = LoadGenerator
         self.generator: LoadGenerator | None = None
         self._played = False
         self._random = random.Random()  # noqa: S311 - chooses images, guards nothing
@@ -93,7 +94,7 @@ class LoadWorker:
             prepared.golden,
         )
         self._played = False
-        self.generator = LoadGenerator(assignment, self._transport, self._show)
+        self.generator = self.generator_type(assignment, self._transport, self._show)
         gevent.spawn(self._deliver, self.generator)
 
     def _on_stop(self, msg: Any, **_: Any) -> None:  # noqa: ANN401
