@@ -18,6 +18,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from loadtests import messages
+from loadtests.completion_rate import completion_rate_per_s
 from loadtests.infer import GrpcioTransport, Reply, Transport
 from scenarios.scenario import Kind, Scenario
 
@@ -123,8 +124,6 @@ def measure_capacity(
 ) -> float:
     """What the target serves at most, in requests of the scenario's mix per second, found by keeping it saturated.
 
-    It is the slope of the line through the completions: a count between two moments would be off by a batch.
-
     Raises:
         PreflightError: not enough requests succeeded.
     """
@@ -136,14 +135,15 @@ def measure_capacity(
         _CAPACITY_IN_FLIGHT,
         begin + lasts_s,
     )
-    settled = np.array([at for at in completed if at >= begin + settle_s])
-    if len(np.unique(settled)) < _CAPACITY_COMPLETIONS:
+    settled = np.array([at - begin for at in completed if at >= begin + settle_s])
+    capacity_per_s = completion_rate_per_s(settled) if len(settled) >= _CAPACITY_COMPLETIONS else None
+    if capacity_per_s is None:
         msg = (
             f"the target's capacity could not be measured: {len(settled)} requests succeeded in "
             f"{lasts_s - settle_s:g} s; give it with --capacity-per-s"
         )
         raise PreflightError(msg)
-    return float(np.polyfit(settled - begin, np.arange(len(settled)), 1)[0])
+    return capacity_per_s
 
 
 def _sample_requests(scenario: Scenario, images: Mapping[str, bytes], rng: np.random.Generator) -> list[bytes]:

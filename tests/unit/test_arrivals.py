@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scenarios.arrivals import (
@@ -38,7 +38,6 @@ PHASES = st.lists(
 )
 SEEDS = st.integers(min_value=0, max_value=2**64)
 
-unhurried = settings(deadline=None)
 """The machine may be busy; time is not what these properties are about."""
 
 
@@ -76,7 +75,6 @@ def expected_counts(scenario: Scenario) -> list[float]:
     return [sum(s.expected_count for s in rate.segments(duration_s)) for rate, duration_s in rates if rate]
 
 
-@unhurried
 @given(PHASES, st.sampled_from(["poisson", "constant"]), SEEDS)
 def test_rows_are_numbered_in_order_and_inside_their_phase(phases: list[dict[str, Any]], gaps: str, seed: int) -> None:
     scenario = scenario_of(phases, gaps, seed=seed)
@@ -89,7 +87,6 @@ def test_rows_are_numbered_in_order_and_inside_their_phase(phases: list[dict[str
     )
 
 
-@unhurried
 @given(PHASES, st.sampled_from(["poisson", "constant"]))
 def test_nothing_is_due_while_the_rate_is_zero(phases: list[dict[str, Any]], gaps: str) -> None:
     scenario = scenario_of(phases, gaps)
@@ -99,7 +96,6 @@ def test_nothing_is_due_while_the_rate_is_zero(phases: list[dict[str, Any]], gap
         assert any(rate is not None and rate > 0 for rate in around)
 
 
-@unhurried
 @given(PHASES, SEEDS)
 def test_poisson_counts_are_near_the_area_under_the_rate(phases: list[dict[str, Any]], seed: int) -> None:
     scenario = scenario_of(phases, seed=seed)
@@ -108,7 +104,6 @@ def test_poisson_counts_are_near_the_area_under_the_rate(phases: list[dict[str, 
         assert abs(count - expected) <= 6 * np.sqrt(expected) + 6
 
 
-@unhurried
 @given(PHASES)
 def test_constant_gaps_lose_and_double_nothing_at_borders(phases: list[dict[str, Any]]) -> None:
     scenario = scenario_of(phases, "constant")
@@ -147,7 +142,6 @@ def test_poisson_follows_a_ramp() -> None:
     assert (rows.intended_us < 100e6 / np.sqrt(2)).mean() == pytest.approx(0.5, abs=0.01)
 
 
-@unhurried
 @given(st.integers(min_value=1, max_value=7), SEEDS)
 def test_shares_are_a_partition(workers: int, seed: int) -> None:
     for chunk in arrivals(steady(per_s=3.0, seed=seed)):
@@ -173,7 +167,6 @@ def test_chunks_are_bounded_in_time_and_in_size() -> None:
     assert max(sizes) < 1.05 * CHUNK_REQUESTS
 
 
-@unhurried
 @given(SEEDS)
 def test_the_seed_decides(seed: int) -> None:
     scenario = steady(per_s=5.0, seed=seed)

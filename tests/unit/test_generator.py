@@ -155,7 +155,7 @@ def test_a_failure_keeps_its_class_and_text(code: str, status: str) -> None:
     assert set(rows["error"]) == {f"{code}: scripted"}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     rate=st.floats(20, 400),
     wait_s=st.floats(0, 0.3),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.payloads import check_payloads
@@ -16,7 +16,6 @@ from scenarios.scenario import Kind, Phase, Scenario, ScenarioError, load_scenar
 
 DURATIONS_S = st.floats(min_value=0.001, max_value=5_000)
 
-unhurried = settings(deadline=None)
 """The machine may be busy; time is not what these properties are about."""
 
 
@@ -66,7 +65,6 @@ def test_the_promised_scenarios_are_shipped() -> None:
 
 
 class TestPhaseAt:
-    @unhurried
     @given(st.lists(DURATIONS_S, min_size=1, max_size=8), st.floats(min_value=0, max_value=1, exclude_max=True))
     def test_covers_the_run_exactly(self, durations_s: list[float], where: float) -> None:
         scenario = scenario_of(*({"duration_s": d, "rate": {"requests_per_s": 1}} for d in durations_s))
@@ -76,7 +74,6 @@ class TestPhaseAt:
         assert scenario.phase_at(scenario.duration_s) is None
         assert scenario.phase_at(-1e-9) is None
 
-    @unhurried
     @given(st.lists(DURATIONS_S, min_size=2, max_size=8))
     def test_a_phase_begins_where_the_one_before_ends(self, durations_s: list[float]) -> None:
         scenario = scenario_of(*({"duration_s": d, "rate": {"requests_per_s": 1}} for d in durations_s))

@@ -71,7 +71,7 @@ def new_passes(before: Recording, after: Recording) -> list[str]:
     return [name for name, outcome in outcomes(after).items() if outcome is PASS and was[name] is not PASS]
 
 
-properties = settings(max_examples=50, deadline=None)
+properties = settings(max_examples=50)
 
 
 @properties
@@ -137,7 +137,7 @@ def test_the_runs_above_reach_every_outcome() -> None:
     """Else the properties would hold of nothing."""
     seen: set[tuple[str, Outcome]] = set()
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=150, database=None, derandomize=True)
     @given(runs())
     def look(run: Recording) -> None:
         seen.update(outcomes(run).items())

@@ -20,7 +20,7 @@ def image(seed: int, side: int) -> npt.NDArray[np.float32]:
     return np.broadcast_to(np.kron(blotches, np.ones((side // 8, side // 8), np.float32)), (3, side, side))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000))
 def test_answers_are_well_formed_for_any_image(seed: int) -> None:
     predictions, confidence = classify(image(seed, 224))
