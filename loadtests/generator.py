@@ -223,6 +223,7 @@ class LoadGenerator:
         columns["phase"].append(question.phase)
         columns["kind"].append(question.kind.value)
         columns["payload"].append(question.payload)
+        columns["with_text"].append(question.with_text)
         columns["intended_us"].append(question.intended_us)
         columns["sent_us"].append(question.sent_us)
         columns["done_us"].append(outcome.done_us)

@@ -28,6 +28,7 @@ column             type    meaning
 ``phase``          string  scenario phase of ``intended_us``
 ``kind``           string  classifier, detector, encoder or ensemble: which outputs were asked for
 ``payload``        string  id of the image, a key of ``Plan.payloads``
+``with_text``      bool    whether a text was sent along
 ``intended_us``    int64   when the schedule said to send it; us after ``Plan.started_at``
 ``sent_us``        int64   when it was handed to the transport; null if it never was
 ``done_us``        int64   when its outcome was known; null if none was known at the end of the run
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION: Final = 1
+_ROW_GROUP_ROWS: Final = 2**16
 _Model = TypeVar("_Model", bound=BaseModel)
 
 OK: Final = "ok"
@@ -89,6 +91,7 @@ REQUEST_SCHEMA: Final = pa.schema(
         pa.field("phase", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
         pa.field("payload", pa.string(), nullable=False),
+        pa.field("with_text", pa.bool_(), nullable=False),
         pa.field("intended_us", pa.int64(), nullable=False),
         pa.field("sent_us", pa.int64()),
         pa.field("done_us", pa.int64()),
@@ -163,8 +166,8 @@ class PayloadRecord(_Document):
 class Plan(_Document):
     """What was meant to happen; written before the first request is sent.
 
-    ``started_at`` is Unix seconds; the rows' ``*_us`` columns count from it. ``schedule_digest`` and
-    ``scheduled_count`` are None in a closed loop, where the servers set the pace.
+    ``started_at`` is Unix seconds; the rows' ``*_us`` columns count from it. ``schedule_digest`` (of
+    `scenarios.arrivals.digest_of`) and ``scheduled_count`` are None in a closed loop, where the servers set the pace.
     """
 
     format_version: Literal[1] = 1
@@ -342,21 +345,37 @@ def unpack_batch(packed: bytes) -> pa.RecordBatch:
 def seal_shard(path: Path) -> ShardRecord:
     """Turn a finished Arrow stream into Parquet beside it; the stream is removed once the Parquet file is whole.
 
-    A stream that was cut is sealed up to its last whole batch.
+    A stream that was cut is sealed up to its last whole batch, and kept.
     """
     sealed = path.with_suffix(".parquet")
     unfinished = path.with_suffix(".parquet.tmp")
     row_count = 0
+    damage: list[str] = []
     with unfinished.open("wb") as file:
         with pq.ParquetWriter(file, REQUEST_SCHEMA, compression="zstd") as writer:
-            for batch in _whole_batches(path, []):
-                writer.write_batch(batch)
-                row_count += batch.num_rows
+            for group in _row_groups(_whole_batches(path, damage)):
+                writer.write_table(group)
+                row_count += group.num_rows
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(sealed)
-    path.unlink()
+    if not damage:
+        path.unlink()
     return ShardRecord(file=sealed.name, rows=row_count, sha256=_sha256(sealed))
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches of a second each in groups of many rows: each group costs Parquet memory until the file is closed."""
+    held: list[pa.RecordBatch] = []
+    held_rows = 0
+    for batch in batches:
+        held.append(batch)
+        held_rows += batch.num_rows
+        if held_rows >= _ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, held_rows = [], 0
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
 
 
 def _whole_batches(path: Path, damage: list[str]) -> Iterator[pa.RecordBatch]:
@@ -415,12 +434,21 @@ def _read_document(path: Path, model: type[_Model]) -> _Model | None:
 def _read_json_lines(path: Path, damage: list[str]) -> Iterable[dict[str, Any]]:
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                damage.append(f"{path.name}: line {number} is cut and was left out")
+                row = json.loads(line, parse_constant=_refuse_constant)
+            except ValueError:  # no JSON, or bytes that are no text
+                row = None
+            if isinstance(row, dict) and "at" in row:
+                yield row
+            else:
+                damage.append(f"{path.name}: line {number} is damaged and was left out")
+
+
+def _refuse_constant(name: str) -> float:
+    """NaN and the infinities are no JSON, and no comparison with them says that something is wrong."""
+    raise ValueError(name)
 
 
 def _sha256(path: Path) -> str:

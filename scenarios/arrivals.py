@@ -25,7 +25,7 @@ from scenarios.scenario import MICROSECONDS, Kind, Phase, Scenario
 from scenarios.strict import ScenarioError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -89,13 +89,18 @@ def arrival_count(scenario: Scenario) -> int:
 
 
 def schedule_digest(scenario: Scenario) -> str:
-    """SHA-256 (hex) of all rows in order, `seq` left out; two equal digests mean the same requests at the same times.
+    """`digest_of` the whole schedule. Raises as `arrivals`."""
+    return digest_of(arrivals(scenario))
 
-    Raises as `arrivals`.
+
+def digest_of(chunks: Iterable[Arrivals]) -> str:
+    """SHA-256 (hex) of all requests in the order given, however cut; `seq` is left out.
+
+    Two equal digests mean the same requests at the same times.
     """
     row = np.dtype([("intended_us", "<i8"), ("kind", "u1"), ("payload", "<u2"), ("with_text", "u1"), ("phase", "u1")])
     digest = hashlib.sha256()
-    for chunk in arrivals(scenario):
+    for chunk in chunks:
         rows = np.empty(len(chunk), dtype=row)
         for name in row.names or ():
             rows[name] = getattr(chunk, name)

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loadtests.recording import FAILURES, IN_FLIGHT, NOT_SENT, OK, STATUSES, Manifest, Recording
-from slo_checks.asserted import asserted_phases, column, is_in, stamps
+from slo_checks.asserted import US_PER_S, asserted_phases, column, is_in, stamps
+from slo_checks.schedule import as_scheduled
 from slo_checks.validity import Conservation, Effect, ValidityCheck
 
 _EARLY_US: Final = 1000
 """A stamp may be this much before the one it follows: two clocks, laid onto each other."""
+_LATE_S: Final = 1.0
+"""An answer that came in time may be seen this much later, by a client that stood still."""
 
 
 def conservation(recording: Recording) -> Conservation:
@@ -36,6 +39,7 @@ def completeness(recording: Recording) -> list[ValidityCheck]:
         "rows_once": _once(recording),
         "rows_as_counted": _as_counted(recording),
         "rows_make_sense": _make_sense(recording),
+        "rows_as_scheduled": as_scheduled(recording),
         "files_whole": _whole(recording),
     }
     return [ValidityCheck(name, ok, reason, Effect.BLOCKS_PASS) for name, (ok, reason) in checks.items()]
@@ -116,10 +120,17 @@ def _make_sense(recording: Recording) -> tuple[bool, str]:
     intended, sent, done = (stamps(requests, name) for name in ("intended_us", "sent_us", "done_us"))
     was_sent, ended = np.isfinite(sent), np.isfinite(done)
     answered = is_in(requests, "status", [OK])
+    unchecked = np.asarray(pc.is_null(column(requests, "checked")).to_numpy())
+    deadline_us = (recording.plan.scenario.deadline_s + _LATE_S) * US_PER_S
     wrong = {
         "status that the format does not know": ~is_in(requests, "status", list(STATUSES)),
         "phase that the scenario does not have": ~is_in(requests, "phase", phases),
         "good answer without its stamps": answered & ~(was_sent & ended),
+        "good answer that nobody checked": answered & unchecked,
+        "good answer long after its deadline": answered
+        & was_sent
+        & ended
+        & (done - np.where(was_sent, sent, 0) > deadline_us),
         "sending before it was due": was_sent & (np.where(was_sent, sent, np.inf) < intended - _EARLY_US),
         "outcome before it was sent": was_sent & ended & (done < np.where(was_sent, sent, 0)),
     }

@@ -37,6 +37,7 @@ from loadtests.recording import (
 )
 from scenarios.scenario import Scenario
 from slo_checks.objectives import objectives_document
+from slo_checks.schedule import rows_digest
 from slo_checks.verdict import Verdict, evaluate
 
 STARTED_AT = 1_700_000_000.0
@@ -57,6 +58,7 @@ def answer(
         "phase": "steady",
         "kind": "ensemble",
         "payload": "chest",
+        "with_text": False,
         "intended_us": round(at_s * US),
         "sent_us": round((at_s + lag_s) * US) if sent else None,
         "done_us": round((at_s + response_s) * US) if ended else None,
@@ -135,7 +137,7 @@ def recording(
     last_s = max((row["intended_us"] for row in rows), default=0) / US
     one_phase = {"name": "steady", "duration_s": float(max(1, ceil(last_s + 1e-6))), "rate": {"requests_per_s": 100}}
     played = scenario(phases or [one_phase], must_pass, must_not_fail, **(scenario_fields or {}))
-    plan = _plan(played, objectives, target, workers, len(rows))
+    plan = _plan(played, objectives, target, workers, rows)
     end_s = ceil(max((row["done_us"] or 0 for row in rows), default=0) / US)
     seconds = range(max(end_s, ceil(played.duration_s)) + 3)
     return Recording(
@@ -152,7 +154,11 @@ def recording(
 
 
 def _plan(
-    played: Scenario, objectives: Mapping[str, Any] | None, target: Mapping[str, Any] | None, workers: int, count: int
+    played: Scenario,
+    objectives: Mapping[str, Any] | None,
+    target: Mapping[str, Any] | None,
+    workers: int,
+    rows: Sequence[Row],
 ) -> Plan:
     is_open = played.loop == "open"
     return Plan(
@@ -162,8 +168,8 @@ def _plan(
         target=dict(target or {"name": "literal", "grpc": "localhost:8001"}),
         loop=played.loop,
         seed=1,
-        scheduled_count=count if is_open else None,
-        schedule_digest="0" * 64 if is_open else None,
+        scheduled_count=len(rows) if is_open else None,
+        schedule_digest=rows_digest(frame(rows), played) if is_open else None,
         started_at=STARTED_AT,
         planned_end_at=STARTED_AT + played.duration_s,
         workers=workers,

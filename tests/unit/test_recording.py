@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from loadtests import recording
@@ -20,7 +21,7 @@ def rows(first: int, count: int) -> dict[str, list[object]]:
         "sent_us": [n * 1000 + 10 for n in numbers],
         "done_us": [None] * count,
     }
-    constant = {"worker": 0, "phase": "load", "kind": "ensemble", "payload": "x", "status": "ok"}
+    constant = {"worker": 0, "phase": "load", "kind": "ensemble", "payload": "x", "with_text": False, "status": "ok"}
     return {name: columns.get(name, [constant.get(name)] * count) for name in recording.REQUEST_SCHEMA.names}
 
 
@@ -60,16 +61,32 @@ def test_sealing_keeps_every_row_and_removes_the_stream(run: Path) -> None:
     assert list(read_recording(run).requests.seq) == list(range(300))
 
 
+def test_a_stream_that_was_cut_is_kept_beside_what_was_sealed_of_it(run: Path) -> None:
+    path = write_shard(run)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert seal_shard(path).rows == 200
+    assert path.exists()
+
+
+def test_a_long_run_is_sealed_in_few_row_groups(run: Path) -> None:
+    shard = seal_shard(write_shard(run, batches=700))
+    assert shard.rows == 70_000
+    assert pq.ParquetFile(run / shard.file).num_row_groups == 2
+
+
 def test_a_batch_survives_the_channel_between_processes() -> None:
     batch = request_batch(rows(7, 5))
     assert recording.unpack_batch(recording.pack_batch(batch)).equals(batch)
 
 
-def test_a_torn_last_line_is_left_out_and_said(run: Path) -> None:
-    (run / "client.jsonl").write_text('{"at": 1.0, "worker": 0}\n{"at": 2.0, "wor')
+@pytest.mark.parametrize(
+    "line", [b'{"at": 2.0, "wor', b'{"at": 2.0, "cpu_ratio": NaN}', b"12", b"{}", b'{"at": "\xff"}']
+)
+def test_a_line_that_is_no_row_is_left_out_and_said(run: Path, line: bytes) -> None:
+    (run / "client.jsonl").write_bytes(b'{"at": 1.0, "worker": 0}\n' + line)
     read = read_recording(run)
     assert len(read.client) == 1
-    assert any("client.jsonl: line 2" in line for line in read.damage)
+    assert any("client.jsonl: line 2" in told for told in read.damage)
 
 
 def test_rows_that_are_not_what_the_manifest_lists_are_refused(run: Path) -> None:

@@ -88,6 +88,7 @@ def sample_rows(count: int, run_s: float, outage: tuple[float, float] | None = N
         "phase": np.where(intended_s < run_s / 10, "warm-up", np.where(intended_s < run_s / 2, "steady", "spike")),
         "kind": kind,
         "payload": np.full(count, "chest-jpeg-100kb"),
+        "with_text": np.zeros(count, dtype=bool),
         "intended_us": (intended_s * 1e6).astype(np.int64),
         "sent_us": _micros(sent_s, unsent),
         "done_us": _micros(done_s, unknown),
