@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from scenarios.strict import Strict, problems
 
 EMBEDDED: Final = "embedded"
 
@@ -17,25 +21,54 @@ class TargetError(Exception):
     """A target cannot be read. The message says what, where and what to do next."""
 
 
-class Target(BaseModel):
+def _by_server(given: object) -> object:
+    """``{NAME: URL}`` of a mapping, or of a list of ``NAME=URL`` or ``URL``; without a name it is ``host:port``."""
+    if isinstance(given, dict):
+        named = [(str(name), str(url)) for name, url in given.items()]
+    elif isinstance(given, list | tuple):
+        named = [_named(str(entry)) for entry in given]
+    else:
+        return given
+    for name, url in named:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            msg = f"'{url}' is no address of metrics: write http://HOST:PORT/metrics, or NAME=http://HOST:PORT/metrics"
+            raise ValueError(msg)
+        if parts.username or parts.password:
+            msg = f"the address of {name} holds a user name or password, which would be recorded; leave it out"
+            raise ValueError(msg)
+    if len(dict(named)) < len(named):
+        raise ValueError("two addresses have the same name; write NAME=URL to tell the servers apart")
+    return dict(named)
+
+
+def _named(entry: str) -> tuple[str, str]:
+    name, equals, url = entry.partition("=")
+    return (name, url) if equals and "://" not in name else (urlsplit(entry).netloc.rpartition("@")[2], entry)
+
+
+ServerUrls = Annotated[dict[str, str], BeforeValidator(_by_server)]
+"""Addresses by the name of the server behind each, as it answers in ``served_by`` (its pod's name)."""
+
+
+class Target(Strict):
     """A running service under test.
 
     ``grpc`` is a gRPC name such as ``host:8001`` or ``dns:///triton-headless.radstream:8001``. The metrics addresses
-    are read by the watcher; where the servers come and go, ``servers_file`` names a JSON file that says which run now.
+    are read by the watcher, each that of one server; where the servers come and go, ``servers_file`` names a JSON file
+    that says which run now.
     ``capacity_per_s`` is what the service can serve, in whole studies per second, if that is known; else it is
     measured when a scenario asks for a multiple of it. ``embedded_servers`` and ``device_times`` tell how the embedded
     target was started, so that a run can be repeated; null for any other.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     grpc: str = Field(min_length=1)
     tls: bool = False
-    root_certificates_file: Path | None = None
-    metrics_urls: tuple[str, ...] = ()
-    gpu_metrics_urls: tuple[str, ...] = ()
-    servers_file: Path | None = None
+    root_certificates_file: Annotated[Path | None, Field(strict=False)] = None
+    metrics_urls: ServerUrls = Field(default_factory=dict)
+    gpu_metrics_urls: ServerUrls = Field(default_factory=dict)
+    servers_file: Annotated[Path | None, Field(strict=False)] = None
     capacity_per_s: float | None = Field(default=None, gt=0)
     emulated: bool = False
     embedded_servers: int | None = Field(default=None, gt=0)
@@ -43,34 +76,49 @@ class Target(BaseModel):
 
 
 def read_target(text: str, metrics_urls: tuple[str, ...] = (), gpu_metrics_urls: tuple[str, ...] = ()) -> Target:
-    """A target from a file (YAML or JSON) or from a bare gRPC address.
+    """A target from a file (YAML or JSON) or from a bare gRPC address; metrics addresses given here are added.
 
     Raises:
         TargetError: no such file, or it does not say what a target must.
     """
     path = Path(text)
-    if path.suffix in {".json", ".yaml", ".yml"}:
-        return _read_file(path)
+    is_file = path.suffix in {".json", ".yaml", ".yml"}
+    target = _valid(f"target file {path}", _read_file(path)) if is_file else _of_address(text)
+    added = _valid(
+        "the command line",
+        {"name": "-", "grpc": "-", "metrics_urls": metrics_urls, "gpu_metrics_urls": gpu_metrics_urls},
+    )
+    roots = target.root_certificates_file
+    return target.model_copy(
+        update={
+            "metrics_urls": target.metrics_urls | added.metrics_urls,
+            "gpu_metrics_urls": target.gpu_metrics_urls | added.gpu_metrics_urls,
+            "root_certificates_file": roots and path.parent / roots,
+        }
+    )
+
+
+def _of_address(text: str) -> Target:
     address = text.removeprefix("grpc://")
-    if ":" not in address:
+    if not re.search(r":\d+$", address):
         msg = f"target '{text}' has no port: write HOST:8001, dns:///NAME:8001, a target file, or '{EMBEDDED}'"
         raise TargetError(msg)
-    return Target(name=address, grpc=address, metrics_urls=metrics_urls, gpu_metrics_urls=gpu_metrics_urls)
+    return Target(name=address, grpc=address)
 
 
-def _read_file(path: Path) -> Target:
+def _read_file(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else YAML(typ="safe", pure=True).load(text)
     except OSError as error:
         msg = f"target file {path}: {error.strerror}"
-        raise TargetError(msg) from error
-    try:
-        document = json.loads(text) if path.suffix == ".json" else YAML(typ="safe", pure=True).load(text)
-        return Target.model_validate(document)
-    except (json.JSONDecodeError, YAMLError) as error:
+    except (ValueError, YAMLError) as error:
         msg = f"target file {path}: {error}"
-        raise TargetError(msg) from error
+    raise TargetError(msg)
+
+
+def _valid(where: str, document: object) -> Target:
+    try:
+        return Target.model_validate(document)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        msg = f"target file {path}:\n" + "\n".join(lines) + f"\n  allowed: {', '.join(Target.model_fields)}"
-        raise TargetError(msg) from error
+        raise TargetError("\n".join(f"{where}: {problem}" for problem in problems(error))) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ def _reconciled(recording: Recording, limits: Measurement) -> ValidityCheck:
 
 def _planned_without_counters(recording: Recording) -> bool:
     target = recording.plan.target
-    return target.get("metrics_urls") in ((), []) and target.get("servers_file", "") is None
+    return not target.get("metrics_urls", "unknown") and target.get("servers_file", "") is None
 
 
 def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | None, str]:
@@ -67,13 +67,14 @@ def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | Non
     stretches = [found for server, samples in _counters(recording).items() for found in _runs(server, samples)]
     if not stretches:
         return None, "no server counter was seen to run during the load, so our count of answers has no witness"
-    requests = recording.requests
-    answers = is_in(requests, "status", list(COUNTED))
-    known = answers & is_in(requests, "served_by", sorted({stretch.server for stretch in stretches}))
-    strangers = _unwatched(recording, answers & ~known)
-    if int((answers & ~known).sum()) > tolerance_ratio * int(answers.sum()):
-        return None, f"not every answer has a witness: {strangers}"
-    at_least, at_most = _bounds(recording, stretches, answers)
+    answers = is_in(recording.requests, "status", list(COUNTED))
+    if _nameless(recording, stretches, answers):
+        at_least, at_most = _bounds_together(recording, stretches, answers)
+    else:
+        known = answers & is_in(recording.requests, "served_by", sorted({stretch.server for stretch in stretches}))
+        if int((answers & ~known).sum()) > tolerance_ratio * int(answers.sum()):
+            return None, f"not every answer has a witness: {_unwatched(recording, answers & ~known)}"
+        at_least, at_most = _bounds(recording, stretches, answers)
     counted = sum(stretch.successes for stretch in stretches)
     told = f"servers counted {counted:,} answers, we {_between(at_least, at_most)} in the same time"
     if not at_most:
@@ -88,6 +89,27 @@ def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | Non
         restarts = len(stretches) - len({stretch.server for stretch in stretches})
         return True, told + (f"; {restarts} restarts of servers, answers around them not compared" if restarts else "")
     return False, f"{told}: more than {tolerance_ratio:.1%} apart; was anything else using these servers?"
+
+
+def _nameless(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> bool:
+    """Whether the counters carry none of the names in the answers: metrics addresses given without their servers.
+
+    Then only the sums can be compared: of as many servers as there are counters, each without a restart.
+    """
+    names = pc.drop_null(pc.filter(column(recording.requests, "served_by"), pa.array(answers)))
+    answered_by = set(pc.unique(names).to_pylist())
+    counted = {stretch.server for stretch in stretches}
+    return not answered_by & counted and len(answered_by) <= len(counted) == len(stretches)
+
+
+def _bounds_together(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int]:
+    """As `_bounds`, for all servers as one: at least what lies where all were seen, at most what touches any."""
+    starts, ends = [each.from_us for each in stretches], [each.to_us for each in stretches]
+    requests = recording.requests.assign(served_by="all")
+    together = replace(recording, requests=requests)
+    at_least, _ = _bounds(together, [Stretch("all", max(starts), min(ends), 0)], answers)
+    _, at_most = _bounds(together, [Stretch("all", min(starts), max(ends), 0)], answers)
+    return at_least, at_most
 
 
 def _bounds(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int]:

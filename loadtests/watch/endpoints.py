@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from loadtests.target import Target
@@ -23,8 +22,8 @@ class Endpoint:
 
 def endpoints(target: Target) -> list[Endpoint]:
     """The endpoints of this moment; a servers file is read anew each time, a file that is gone means no servers."""
-    found = [Endpoint("triton", urlsplit(url).netloc, url) for url in target.metrics_urls]
-    found += [Endpoint("gpu", urlsplit(url).netloc, url) for url in target.gpu_metrics_urls]
+    found = [Endpoint("triton", server, url) for server, url in target.metrics_urls.items()]
+    found += [Endpoint("gpu", server, url) for server, url in target.gpu_metrics_urls.items()]
     if target.servers_file is not None:
         found += _of_servers(target.servers_file)
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.target import Target, TargetError, read_target
+from loadtests.target import Target
 from loadtests.watch.endpoints import Endpoint, endpoints
 from loadtests.watch.metrics import gpu_rows, triton_row
 
@@ -72,16 +72,3 @@ def test_servers_that_come_and_go_are_followed_through_the_servers_file(tmp_path
         Endpoint("triton", "triton-0", "http://a/metrics"),
         Endpoint("gpu", "triton-0", "http://b/m"),
     ]
-
-
-def test_a_target_file_with_a_mistake_names_the_field_and_what_is_allowed(tmp_path: Path) -> None:
-    path = tmp_path / "target.yaml"
-    path.write_text("name: eks\ngrpc: triton:8001\nmetric_urls: []\n")
-    with pytest.raises(TargetError, match=r"metric_urls: .*\n.*allowed: .*metrics_urls"):
-        read_target(str(path))
-
-
-def test_an_address_needs_a_port() -> None:
-    with pytest.raises(TargetError, match="has no port"):
-        read_target("triton.radstream")
-    assert read_target("grpc://triton.radstream:8001").grpc == "triton.radstream:8001"
