@@ -10,50 +10,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
-import pyarrow.compute as pc
 
 from loadtests.recording import Recording
-from slo_checks.asserted import (
-    US_PER_S,
-    Spans,
-    asserted_requests,
-    asserted_spans,
-    by_key,
-    column,
-    is_in,
-    length_s,
-    overlap,
-    stamps,
-    time_before,
-    without,
-)
+from slo_checks.asserted import Spans, by_key, length_s, time_before
 from slo_checks.estimate import Estimate, unmeasured
+from slo_checks.inferring import Inferring, Sample, inferring
 from slo_checks.objectives import GpuLimits, Objective, Objectives
 
-Sample: TypeAlias = dict[str, Any]
-
-NOT_ON_THE_GPU: Final = ("radstream_ensemble", "radstream_preprocess")
-"""Models whose work says nothing about the GPU: the ensemble only routes, preprocessing runs on the CPU."""
 BUSY_ALL_THE_TIME: Final = 0.99
 """A reading this high may stand still on a healthy GPU; its power does not."""
 FAR_APART: Final = 0.15
-_ONE_INTERVAL: Final = 1.5
-"""Steps up to this many sample intervals are one interval with jitter; over 2 they are a hole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inferring:
-    """When one server inferred, in asserted time; ``unknown`` is when its counters do not tell."""
-
-    active: Spans
-    unknown: Spans
-
-    @property
-    def at_most_s(self) -> float:
-        return length_s(self.active) + length_s(self.unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +58,8 @@ def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) 
     if not recording.triton:
         return unmeasured("nothing tells when the GPUs inferred (no server counter was recorded)", emulated=emulated)
     limits = objectives.gpu
-    inferring = _inferring(recording, limits)
-    judged = {server: when for server, when in inferring.items() if when.at_most_s >= limits.active_least_s}
+    servers = inferring(recording, limits)
+    judged = {server: when for server, when in servers.items() if when.at_most_s >= limits.active_least_s}
     devices = by_key(recording.gpu, lambda sample: (sample["gpu"], sample["server"]))
     unwatched = sorted(set(judged) - {server for _gpu, server in devices})
     if unwatched:
@@ -100,7 +69,7 @@ def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) 
         for (gpu, server), samples in devices.items() if server in judged
     ]  # fmt: skip
     if not uses:
-        longest = max((length_s(when.active) for when in inferring.values()), default=0.0)
+        longest = max((length_s(when.active) for when in servers.values()), default=0.0)
         inferred = f"GPUs inferred for {longest:.0f} s at most in the judged phases"
         return unmeasured(f"{inferred}; {limits.active_least_s:g} s are needed", emulated=emulated)
     return _worst(uses)
@@ -119,70 +88,6 @@ def _worst(uses: list[GpuUse]) -> Estimate:
         return Estimate(value, None, None, samples, None, "; ".join(doubts), emulated, tuple(evidence))
     low, high = min(use.low for use in uses), min(use.high for use in uses)
     return Estimate(value, low, high, samples, None, None, emulated, tuple(evidence))
-
-
-# --- when a server inferred ----------------------------------------------------------------------------------------
-
-
-def _inferring(recording: Recording, limits: GpuLimits) -> dict[str, Inferring]:
-    """When each server inferred, for every server that any source knows of."""
-    asserted = asserted_spans(recording)
-    counters = by_key(recording.triton, lambda sample: str(sample["server"]))
-    lives = _lives(recording)
-    found = {}
-    for server, life in lives.items():
-        active, known = _activity(counters.get(server, []), limits)
-        alive = overlap(asserted, (life,))
-        found[server] = Inferring(overlap(alive, active), without(alive, known))
-    return found
-
-
-def _lives(recording: Recording) -> dict[str, tuple[float, float]]:
-    """From the first to the last sign of each server: its counters, its GPU, its answers. Unix seconds."""
-    signs: dict[str, list[float]] = {}
-    for sample in (*recording.triton, *recording.gpu):
-        signs.setdefault(str(sample["server"]), []).append(float(sample["at"]))
-    requests = asserted_requests(recording)
-    for server in pc.unique(pc.drop_null(column(requests, "served_by"))).to_pylist():
-        done_us = stamps(requests[is_in(requests, "served_by", [server])], "done_us")
-        seen_us = done_us[np.isfinite(done_us)]
-        if len(seen_us):
-            ends_us = (float(seen_us.min()), float(seen_us.max()))
-            signs.setdefault(server, []).extend(recording.plan.started_at + end / US_PER_S for end in ends_us)
-    return {server: (min(times), max(times)) for server, times in signs.items()}
-
-
-Activity = Literal["active", "idle"]
-
-
-def _activity(samples: list[Sample], limits: GpuLimits) -> tuple[Spans, Spans]:
-    """When the inference counters moved, and when they are known at all.
-
-    Counters move when an answer is complete, so an interval next to an idle one was active for a part only: it is
-    left out. A longer step may hide idle time, and stays. A counter that went back was another process's.
-    """
-    steps: list[tuple[float, float, Activity]] = []
-    for before, after in pairwise(samples):
-        start, end = float(before["at"]), float(after["at"])
-        gained = _inferences(after) - _inferences(before)
-        if gained >= 0 and 0 < end - start <= 2 * limits.sample_interval_s:
-            steps.append((start, end, "active" if gained else "idle"))
-    known = tuple((start, end) for start, end, _ in steps)
-    active = []
-    for place, (start, end, state) in enumerate(steps):
-        beside = [*steps[max(place - 1, 0) : place], *steps[place + 1 : place + 2]]
-        at_an_edge = any(other[2] == "idle" and (other[1] == start or other[0] == end) for other in beside)
-        if state == "active" and not (at_an_edge and end - start <= _ONE_INTERVAL * limits.sample_interval_s):
-            active.append((start, end))
-    return tuple(active), known
-
-
-def _inferences(sample: Sample) -> float:
-    counts = sample.get("inference") or {}
-    return float(sum(count for model, count in counts.items() if model not in NOT_ON_THE_GPU))
-
-
-# --- how busy its GPU was ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
