@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
@@ -52,9 +52,10 @@ def inferring(recording: Recording, limits: GpuLimits) -> dict[str, Inferring]:
     lives = _lives(recording)
     found = {}
     for server, life in lives.items():
-        active, known = _activity(counters.get(server, []), limits)
+        steps = _steps(counters.get(server, []), limits)
         alive = overlap(asserted, (life,))
-        found[server] = Inferring(overlap(alive, active), without(alive, known))
+        known = tuple((step.start, step.end) for step in steps)
+        found[server] = Inferring(overlap(alive, _active(steps, limits)), without(alive, known))
     return found
 
 
@@ -73,31 +74,45 @@ def _lives(recording: Recording) -> dict[str, tuple[float, float]]:
     return {server: (min(times), max(times)) for server, times in signs.items()}
 
 
-Activity = Literal["active", "idle"]
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From one reading of a server's counters to the next, Unix seconds; ``moved`` if it inferred anything."""
+
+    start: float
+    end: float
+    moved: bool
 
 
-def _activity(samples: list[Sample], limits: GpuLimits) -> tuple[Spans, Spans]:
-    """When the inference counters moved, and when they are known at all.
+def _steps(samples: list[Sample], limits: GpuLimits) -> list[Step]:
+    """Where the counters tell: not over a hole, nor where one went back, for then it is another process's."""
+    models = {
+        model for sample in samples for counters in ("inference", "success") for model in sample.get(counters) or ()
+    }.difference(NOT_ON_THE_GPU)  # fmt: skip
+    counted = [(float(sample["at"]), _inferences(sample, models)) for sample in samples]
+    known = [(at, count) for at, count in counted if count is not None]
+    return [
+        Step(start, end, last > first) for (start, first), (end, last) in pairwise(known)
+        if last >= first and 0 < end - start <= 2 * limits.sample_interval_s
+    ]  # fmt: skip
+
+
+def _inferences(sample: Sample, models: set[str]) -> float | None:
+    """Inferences on the GPU so far; None unless all models of the server are counted, for one absent is not 0."""
+    counts = sample.get("inference") or {}
+    return float(sum(counts[model] for model in models)) if models and models <= counts.keys() else None
+
+
+def _active(steps: list[Step], limits: GpuLimits) -> Spans:
+    """When a server inferred all the time.
 
     Counters move when an answer is complete, so an interval next to an idle one was active for a part only: it is
-    left out. A longer step may hide idle time, and stays. A counter that went back was another process's.
+    left out. A longer step may hide idle time, and stays.
     """
-    steps: list[tuple[float, float, Activity]] = []
-    for before, after in pairwise(samples):
-        start, end = float(before["at"]), float(after["at"])
-        gained = _inferences(after) - _inferences(before)
-        if gained >= 0 and 0 < end - start <= 2 * limits.sample_interval_s:
-            steps.append((start, end, "active" if gained else "idle"))
-    known = tuple((start, end) for start, end, _ in steps)
-    active = []
-    for place, (start, end, state) in enumerate(steps):
-        beside = [*steps[max(place - 1, 0) : place], *steps[place + 1 : place + 2]]
-        at_an_edge = any(other[2] == "idle" and (other[1] == start or other[0] == end) for other in beside)
-        if state == "active" and not (at_an_edge and end - start <= _ONE_INTERVAL * limits.sample_interval_s):
-            active.append((start, end))
-    return tuple(active), known
-
-
-def _inferences(sample: Sample) -> float:
-    counts = sample.get("inference") or {}
-    return float(sum(count for model, count in counts.items() if model not in NOT_ON_THE_GPU))
+    idle_edges = {edge for step in steps if not step.moved for edge in (step.start, step.end)}
+    return tuple(
+        (step.start, step.end) for step in steps
+        if step.moved and not (
+            step.end - step.start <= _ONE_INTERVAL * limits.sample_interval_s
+            and idle_edges.intersection((step.start, step.end))
+        )
+    )  # fmt: skip

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from loadtests.recording import Recording
 from slo_checks.verdict import Outcome, evaluate
-from tests.unit.recordings import Row, answers, gpu_samples, heartbeats, recording, verdict_on
+from tests.unit.recordings import STARTED_AT, Row, answers, gpu_samples, heartbeats, recording, verdict_on
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 SECONDS = 104
@@ -25,6 +25,11 @@ def swinging(high: float, low: float, seconds: int = SECONDS) -> list[float | No
     return [high if second % 2 else low for second in range(seconds)]
 
 
+def of_two_servers() -> list[Row]:
+    """Twenty answers a second by two servers in turn."""
+    return [row | {"served_by": f"triton-{row['seq'] % 2}"} for row in answers(2_000, rate_per_s=20)]
+
+
 def run_with(gpu: Sequence[Row], rows: Sequence[Row] | None = None, **fields: Any) -> Recording:
     load = answers(1_000, rate_per_s=10) if rows is None else rows
     return recording(load, must_pass=("gpu_utilisation",), gpu=gpu, **fields)
@@ -33,6 +38,16 @@ def run_with(gpu: Sequence[Row], rows: Sequence[Row] | None = None, **fields: An
 def verdict_of(gpu: Sequence[Row], rows: Sequence[Row] | None = None, **fields: Any) -> tuple[Outcome, str]:
     found = verdict_on(run_with(gpu, rows, **fields), "gpu_utilisation")
     return found.outcome, found.reason
+
+
+def verdict_when(counters: Callable[[int, Row], Row]) -> tuple[Outcome, str]:
+    """On two servers, one of them with an idle GPU and counters that are at each second as `counters` makes them."""
+    gpu = [*gpu_samples(swinging(0.95, 0.9)), *gpu_samples(swinging(0.1, 0.05), server="triton-1", gpu="GPU-1")]
+    triton = [
+        sample | counters(int(sample["at"] - STARTED_AT), sample) if sample["server"] == "triton-1" else sample
+        for sample in run_with(gpu, of_two_servers()).triton
+    ]
+    return verdict_of(gpu, of_two_servers(), triton=triton)
 
 
 class TestAGpuThatWasReadAllTheTime:
@@ -174,10 +189,30 @@ class TestWhatNobodySaw:
         assert "nothing tells when the GPUs inferred" in reason
 
     def test_of_one_server_among_two(self) -> None:
-        rows = [row | {"served_by": f"triton-{row['seq'] % 2}"} for row in answers(1_000, rate_per_s=10)]
-        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9)), rows)
+        outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9)), of_two_servers())
         assert outcome is INCONCLUSIVE
         assert "no GPU sample of triton-1, which inferred" in reason
+
+    @pytest.mark.parametrize("left", [(), ("radstream_classifier", "radstream_encoder")])
+    @pytest.mark.parametrize("when", [range(SECONDS), range(40, 60)])
+    def test_of_counters_that_are_absent(self, when: range, left: Sequence[str]) -> None:
+        """A counter that is absent does not stand still: a server that may have inferred is judged."""
+
+        def counters(second: int, sample: Row) -> Row:
+            counts: Row = sample["inference"]
+            return {"inference": {model: counts[model] for model in left} or None} if second in when else {}
+
+        outcome, reason = verdict_when(counters)
+        assert outcome is INCONCLUSIVE
+        assert "GPU GPU-1: valid readings for" in reason
+
+    @pytest.mark.parametrize("model", ["radstream_ensemble", "radstream_preprocess"])
+    def test_of_a_server_that_counts_nothing_on_its_gpu(self, model: str) -> None:
+        def counters(_: int, sample: Row) -> Row:
+            return {counter: {model: sample[counter][model]} for counter in ("inference", "success")}
+
+        assert verdict_when(counters)[0] is INCONCLUSIVE
+        assert verdict_when(lambda *_: {})[0] is FAIL
 
     @pytest.mark.parametrize("watch", [(), heartbeats(range(50))])
     def test_because_the_watcher_slept(self, watch: Sequence[Row]) -> None:
