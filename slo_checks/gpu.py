@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -27,7 +28,10 @@ FAR_APART: Final = 0.15
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU's busy ratio while its server inferred. ``doubt`` says why it cannot be believed."""
+    """One GPU's busy ratio while its server inferred. ``doubt`` says why it cannot be believed.
+
+    ``samples`` counts measurements: a reading that repeats the one before is none.
+    """
 
     gpu: str
     server: str
@@ -92,11 +96,12 @@ def _worst(uses: list[GpuUse]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A valid reading and how much inferring time it stands for."""
+    """A valid reading and how much inferring time it stands for; ``is_new`` if it is no repetition."""
 
     value: float
     weight_s: float
     busy_s: float | None
+    is_new: bool
 
 
 def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: GpuLimits) -> GpuUse:
@@ -111,13 +116,18 @@ def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: 
     coverage = weight_s / possible_s
     doubt = _doubt(value, readings, coverage, emulated=emulated, limits=limits)
     return GpuUse(
-        gpu, server, len(readings), value,
+        gpu, server, _measurements(readings), value,
         low=busy_s / possible_s,
         high=(busy_s + max(0.0, possible_s - weight_s)) / possible_s,
         coverage_ratio=coverage,
         p10=float(np.quantile([r.value for r in readings], 0.1, method="inverted_cdf")) if readings else None,
         emulated=emulated, doubt=doubt, remark=_remark(samples),
     )  # fmt: skip
+
+
+def _measurements(readings: list[Reading]) -> int:
+    """How many of the readings were measured anew, the first of them included."""
+    return int(bool(readings)) + sum(reading.is_new for reading in readings[1:])
 
 
 def _doubt(
@@ -142,45 +152,69 @@ def _doubt(
 def _readings(samples: list[Sample], field: str, active: Spans, limits: GpuLimits) -> list[Reading]:
     """Valid readings in inferring time. A reading stands for the time since the one before it."""
     stamps_s = np.array([float(sample["at"]) for sample in samples])
-    steps_s, inside_s = np.diff(stamps_s), np.diff(time_before(active, stamps_s))
-    alive = _alive(samples, field, limits)
+    steps_s, inside_s = np.diff(stamps_s).tolist(), np.diff(time_before(active, stamps_s)).tolist()
+    alive, measured = _alive(samples, field, limits)[1:], _measured(samples, field)[1:]
     found = []
-    steps = zip(pairwise(samples), alive[1:], steps_s.tolist(), inside_s.tolist(), strict=True)
-    for (before, after), believed, step_s, weight_s in steps:
+    steps = zip(pairwise(samples), alive, measured, steps_s, inside_s, strict=True)
+    for (before, after), believed, is_new, step_s, weight_s in steps:
         value = _ratio(after, field)
         if value is not None and believed and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
-            found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s)))
+            found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s), is_new))
     return found
 
 
 def _busy_s(before: Sample, after: Sample, share: float) -> float | None:
     """Exact busy time of the part of an interval that counts; None without a counter, or when it went back."""
-    first, last = before.get("busy_s"), after.get("busy_s")
+    first, last = _number(before, "busy_s"), _number(after, "busy_s")
     if first is None or last is None or last < first:
         return None
-    return float(last - first) * share
+    return (last - first) * share
 
 
 def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
-    """Whether each reading may be believed to come from a sensor that still moves."""
+    """Whether each reading may be believed to come from a sensor that still moves; at saturation its power has to."""
+    ratios = _kept(_ratio(sample, field) for sample in samples)
+    watts = _kept(_number(sample, "power_watts") for sample in samples)
+    shown = [
+        (ratio, power if ratio is not None and ratio >= BUSY_ALL_THE_TIME else None)
+        for ratio, power in zip(ratios, watts, strict=True)
+    ]
     believed: list[bool] = []
-    for value, run in groupby(samples, key=lambda sample: _ratio(sample, field)):
-        same = list(run)
+    for _, run in groupby(zip(shown, samples, strict=True), key=itemgetter(0)):
+        same = [sample for _shown, sample in run]
         lasted_s = float(same[-1]["at"]) - float(same[0]["at"])
-        witness = all(sample.get("busy_s") is not None for sample in same)
-        saturated = value is not None and value >= BUSY_ALL_THE_TIME
-        power_moves = len({sample.get("power_watts") for sample in same} - {None}) > 1
-        fine = lasted_s <= limits.unchanged_most_s or witness or (saturated and power_moves)
-        believed += [fine] * len(same)
+        witness = all(_number(sample, "busy_s") is not None for sample in same if _ratio(sample, field) is not None)
+        believed += [lasted_s <= limits.unchanged_most_s or witness] * len(same)
     return believed
+
+
+def _measured(samples: list[Sample], field: str) -> list[bool]:
+    """Whether each sample is another measurement than the one before: an exporter may repeat its last for long."""
+    seen = zip(
+        _kept(_ratio(sample, field) for sample in samples),
+        *(_kept(_number(sample, name) for sample in samples) for name in ("power_watts", "busy_s")),
+        strict=True,
+    )
+    return [True, *(after != before for before, after in pairwise(seen))]
+
+
+def _kept(values: Iterable[float | None]) -> list[float | None]:
+    """Each value, or the last one before it where it is absent: an absence is no sign of life."""
+    kept: list[float | None] = []
+    for value in values:
+        kept.append(kept[-1] if value is None and kept else value)
+    return kept
+
+
+def _number(sample: Sample, field: str) -> float | None:
+    value = sample.get(field)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _ratio(sample: Sample, field: str) -> float | None:
     """A reading in range; absent, NaN and the sensor's own words for "no value" (1e15 and up) are none."""
-    value = sample.get(field)
-    if value is None or not math.isfinite(value) or not 0 <= value <= 1:
-        return None
-    return float(value)
+    value = _number(sample, field)
+    return value if value is not None and 0 <= value <= 1 else None
 
 
 def _remark(samples: Iterable[Sample]) -> str | None:

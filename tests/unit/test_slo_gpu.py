@@ -156,6 +156,40 @@ class TestASensorThatStandsStill:
         samples = [sample | {"power_watts": 250.0} for sample in gpu_samples([1.0] * SECONDS)]
         assert verdict_of(samples)[0] is INCONCLUSIVE
 
+    def test_is_not_believed_at_saturation_once_its_power_stands_still_too(self) -> None:
+        """An exporter that died after ten seconds."""
+        samples = gpu_samples([1.0] * SECONDS)
+        dead = [sample if second < 10 else samples[10] | {"at": sample["at"]} for second, sample in enumerate(samples)]
+        assert verdict_of(dead)[0] is INCONCLUSIVE
+
+    @pytest.mark.parametrize("column", ["engine_active_ratio", "power_watts"])
+    @pytest.mark.parametrize("value", [0.9, 1.0])
+    def test_is_no_better_for_being_absent_now_and_then(self, value: float, column: str) -> None:
+        samples = [
+            sample | {"util_ratio": None, "power_watts": 250.0} | ({column: None} if second % 25 == 24 else {})
+            for second, sample in enumerate(gpu_samples([value] * SECONDS))
+        ]
+        assert verdict_of(samples)[0] is INCONCLUSIVE
+
+
+class TestAnExporterThatRepeatsItself:
+    @pytest.mark.parametrize(("watts", "outcome", "measurements"), [
+        ((None, None), INCONCLUSIVE, 5),
+        ((200.0, 200.0), INCONCLUSIVE, 5),
+        ((200.0, None), INCONCLUSIVE, 5),
+        ((200.0, 210.0), PASS, 99),
+    ])  # fmt: skip
+    def test_has_measured_only_what_moved(
+        self, watts: tuple[float | None, float | None], outcome: Outcome, measurements: int
+    ) -> None:
+        """It is read every second and measures every 20 s, its power perhaps more often."""
+        samples = [
+            sample | {"power_watts": watts[second % 2]}
+            for second, sample in enumerate(gpu_samples([(0.85, 0.9)[second // 20 % 2] for second in range(SECONDS)]))
+        ]
+        found = verdict_on(run_with(samples), "gpu_utilisation")
+        assert (found.outcome, found.estimate.samples) == (outcome, measurements)
+
 
 class TestAnEmulatedDevice:
     def test_is_named_wherever_its_number_is(self) -> None:
@@ -163,6 +197,16 @@ class TestAnEmulatedDevice:
         found = verdict_on(run, "gpu_utilisation")
         assert (found.outcome, found.estimate.emulated, evaluate(run).emulated) == (PASS, True, True)
         assert found.reason.endswith("emulated")
+
+    def test_may_miss_a_sample(self) -> None:
+        samples = gpu_samples([0.9] * SECONDS, emulated=True, busy=[0.9] * SECONDS)
+        samples[50] |= {"util_ratio": None, "engine_active_ratio": None, "busy_s": None}
+        assert verdict_of(samples)[0] is PASS
+
+    def test_measures_as_often_as_its_exact_busy_time_moves(self) -> None:
+        samples = gpu_samples([0.9] * SECONDS, emulated=True, busy=[0.9] * SECONDS)
+        found = verdict_on(run_with([sample | {"power_watts": None} for sample in samples]), "gpu_utilisation")
+        assert (found.outcome, found.estimate.samples) == (PASS, 99)
 
     def test_is_not_believed_against_its_exact_busy_time(self) -> None:
         outcome, reason = verdict_of(gpu_samples([0.9] * SECONDS, emulated=True, busy=[0.7] * SECONDS))
