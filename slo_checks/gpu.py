@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
 from loadtests.recording import Recording
-from slo_checks.asserted import Spans, by_key, length_s, time_before
+from slo_checks.asserted import by_key, time_before
 from slo_checks.estimate import Estimate, unmeasured
 from slo_checks.inferring import Inferring, Sample, inferring
 from slo_checks.objectives import GpuLimits, Objective, Objectives
@@ -24,17 +24,20 @@ from slo_checks.objectives import GpuLimits, Objective, Objectives
 BUSY_ALL_THE_TIME: Final = 0.99
 """A reading this high may stand still on a healthy GPU; its power does not."""
 FAR_APART: Final = 0.15
+UUIDS: Final = ("GPU-", "MIG-")
+"""How the UUIDs of NVIDIA's devices begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU's busy ratio while its server inferred. ``doubt`` says why it cannot be believed.
+    """One GPU's busy ratio while any of its servers inferred. ``doubt`` says why it cannot be believed.
 
     ``samples`` counts measurements: a reading that repeats the one before is none.
     """
 
     gpu: str
-    server: str
+    servers: tuple[str, ...]
+    inferred_at_most_s: float
     samples: int
     value: float | None
     low: float
@@ -51,47 +54,69 @@ class GpuUse:
         remark = f"; {self.remark}" if self.remark else ""
         emulated = "emulated " if self.emulated else ""
         covered = f"{self.coverage_ratio:.1%} of its inferring time read"
-        return f"{emulated}GPU {self.gpu} of {self.server}: {value}{p10}, {covered}{remark}"
+        return f"{emulated}GPU {self.gpu} of {', '.join(self.servers)}: {value}{p10}, {covered}{remark}"
 
 
 def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) -> Estimate:
-    """Busy ratio of the GPU that was used worst, among those that inferred long enough to be judged."""
+    """Busy ratio of the GPU that was used worst, among those that inferred long enough to be judged.
+
+    A GPU that cannot be believed may be worse than all others, so it bounds nothing from below; the others still bound
+    the worst of all from above.
+    """
     if not recording.gpu:
         return unmeasured("nothing observed GPUs in this run (no GPU sample was recorded)")
     emulated = any(sample.get("emulated") for sample in recording.gpu)
     if not recording.triton:
         return unmeasured("nothing tells when the GPUs inferred (no server counter was recorded)", emulated=emulated)
-    limits = objectives.gpu
-    servers = inferring(recording, limits)
-    judged = {server: when for server, when in servers.items() if when.at_most_s >= limits.active_least_s}
-    devices = by_key(recording.gpu, lambda sample: (sample["gpu"], sample["server"]))
-    unwatched = sorted(set(judged) - {server for _gpu, server in devices})
-    if unwatched:
-        return unmeasured(f"no GPU sample of {', '.join(unwatched)}, which inferred", emulated=emulated)
-    uses = [
-        _use(gpu, server, samples, judged[server], limits)
-        for (gpu, server), samples in devices.items() if server in judged
-    ]  # fmt: skip
-    if not uses:
-        longest = max((length_s(when.active) for when in servers.values()), default=0.0)
-        inferred = f"GPUs inferred for {longest:.0f} s at most in the judged phases"
-        return unmeasured(f"{inferred}; {limits.active_least_s:g} s are needed", emulated=emulated)
-    return _worst(uses)
+    limits, servers = objectives.gpu, inferring(recording, objectives.gpu)
+    uses = [_use(gpu, series, servers, limits) for gpu, series in _series(recording).items()]
+    uses.sort(key=lambda use: -1.0 if use.value is None else use.value)
+    judged = [use for use in uses if use.inferred_at_most_s >= limits.active_least_s]
+    blind = {server: when for server, when in servers.items() if not any(server in use.servers for use in uses)}
+    doubts = _doubts(uses, judged, blind, limits)
+    return Estimate(
+        value=min((use.value for use in judged if use.value is not None), default=None),
+        low=None if doubts else min(use.low for use in judged),
+        high=min((use.high for use in judged if not use.doubt), default=None),
+        samples=min((use.samples for use in judged), default=0),
+        reason="; ".join(doubts) or None, emulated=emulated, evidence=_evidence(uses, judged, blind),
+    )  # fmt: skip
 
 
-def _worst(uses: list[GpuUse]) -> Estimate:
-    uses = sorted(uses, key=lambda use: -1.0 if use.value is None else use.value)
-    values = [use.value for use in uses if use.value is not None]
-    samples, emulated = min(use.samples for use in uses), any(use.emulated for use in uses)
-    evidence = [use.told() for use in uses]
-    if len(values) > 1:
-        evidence.append(f"mean over {len(values)} GPUs: {sum(values) / len(values):.1%}")
-    doubts = [f"GPU {use.gpu}: {use.doubt}" for use in uses if use.doubt]
-    value = min(values, default=None)
-    if doubts:
-        return Estimate(value, None, None, samples, None, "; ".join(doubts), emulated, tuple(evidence))
-    low, high = min(use.low for use in uses), min(use.high for use in uses)
-    return Estimate(value, low, high, samples, None, None, emulated, tuple(evidence))
+def _doubts(uses: list[GpuUse], judged: list[GpuUse], blind: dict[str, Inferring], limits: GpuLimits) -> list[str]:
+    """Why the worst of all GPUs may be worse than any that was read; servers without a GPU sample may share one."""
+    doubts = [f"GPU {use.gpu}: {use.doubt}" for use in judged if use.doubt]
+    if sum(when.at_most_s for when in blind.values()) >= limits.active_least_s:
+        doubts.append(f"no GPU sample of {', '.join(sorted(blind))}, which inferred")
+    if judged or doubts:
+        return doubts
+    longest_s = max(use.inferred_at_most_s for use in uses)
+    return [f"GPUs inferred for {longest_s:.0f} s at most in the judged phases; {limits.active_least_s:g} s are needed"]
+
+
+def _evidence(uses: list[GpuUse], judged: list[GpuUse], blind: dict[str, Inferring]) -> tuple[str, ...]:
+    values = [use.value for use in judged if use.value is not None]
+    mean = [f"mean over {len(values)} GPUs: {sum(values) / len(values):.1%}"] if len(values) > 1 else []
+    others = [(use.inferred_at_most_s, use.told()) for use in uses if use not in judged]
+    others += [(when.at_most_s, f"no GPU sample of {server}") for server, when in blind.items()]
+    return (
+        *(use.told() for use in judged), *mean,
+        *(f"not judged, having inferred for {at_most_s:.0f} s at most: {told}" for at_most_s, told in others),
+    )  # fmt: skip
+
+
+def _series(recording: Recording) -> dict[str, dict[str, list[Sample]]]:
+    """Samples of each GPU by the server that it worked for, in the order in which servers came to it."""
+    gpus: dict[str, dict[str, list[Sample]]] = {}
+    for (gpu, server), samples in by_key(recording.gpu, lambda row: (_device(row), str(row["server"]))).items():
+        gpus.setdefault(gpu, {})[server] = samples
+    return gpus
+
+
+def _device(sample: Sample) -> str:
+    """A UUID is one GPU wherever it is; anything else is a number that another server's GPU may have too."""
+    name = str(sample["gpu"])
+    return name if name.startswith(UUIDS) else f"{sample['server']}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +129,26 @@ class Reading:
     is_new: bool
 
 
-def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: GpuLimits) -> GpuUse:
+def _use(gpu: str, series: dict[str, list[Sample]], servers: dict[str, Inferring], limits: GpuLimits) -> GpuUse:
+    """Readings and inferring time of one GPU, added up over its servers."""
+    samples = [sample for own in series.values() for sample in own]
     has_engine = any(_ratio(sample, "engine_active_ratio") is not None for sample in samples)
     field = "engine_active_ratio" if has_engine else "util_ratio"
     emulated = any(bool(sample.get("emulated")) for sample in samples)
-    readings = _readings(samples, field, when.active, limits)
+    readings = _readings(series, field, servers, limits)
     weight_s = sum(reading.weight_s for reading in readings)
     busy_s = sum(reading.value * reading.weight_s for reading in readings)
-    possible_s = when.at_most_s
+    possible_s = sum(servers[server].at_most_s for server in series)
     value = busy_s / weight_s if weight_s else None
-    coverage = weight_s / possible_s
-    doubt = _doubt(value, readings, coverage, emulated=emulated, limits=limits)
+    coverage = weight_s / possible_s if possible_s else 0.0
+    low = busy_s / possible_s if possible_s else 0.0
     return GpuUse(
-        gpu, server, _measurements(readings), value,
-        low=busy_s / possible_s,
-        high=(busy_s + max(0.0, possible_s - weight_s)) / possible_s,
+        gpu, tuple(series), possible_s, _measurements(readings), value,
+        low=low, high=low + max(0.0, 1 - coverage),
         coverage_ratio=coverage,
         p10=float(np.quantile([r.value for r in readings], 0.1, method="inverted_cdf")) if readings else None,
-        emulated=emulated, doubt=doubt, remark=_remark(samples),
+        emulated=emulated, doubt=_doubt(value, readings, coverage, emulated=emulated, limits=limits),
+        remark=_remark(samples),
     )  # fmt: skip
 
 
@@ -149,17 +176,26 @@ def _doubt(
     return None
 
 
-def _readings(samples: list[Sample], field: str, active: Spans, limits: GpuLimits) -> list[Reading]:
-    """Valid readings in inferring time. A reading stands for the time since the one before it."""
-    stamps_s = np.array([float(sample["at"]) for sample in samples])
-    steps_s, inside_s = np.diff(stamps_s).tolist(), np.diff(time_before(active, stamps_s)).tolist()
-    alive, measured = _alive(samples, field, limits)[1:], _measured(samples, field)[1:]
+def _readings(
+    series: dict[str, list[Sample]], field: str, servers: dict[str, Inferring], limits: GpuLimits
+) -> list[Reading]:
+    """Valid readings in inferring time. A reading stands for the time since the one before it.
+
+    Whether the sensor moved is asked of the whole series: under a server that came later it is the same sensor.
+    """
+    samples = [sample for own in series.values() for sample in own]
+    sensor = zip(_alive(samples, field, limits), _measured(samples, field), strict=True)
     found = []
-    steps = zip(pairwise(samples), alive, measured, steps_s, inside_s, strict=True)
-    for (before, after), believed, is_new, step_s, weight_s in steps:
-        value = _ratio(after, field)
-        if value is not None and believed and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
-            found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s), is_new))
+    for server, own in series.items():
+        stamps_s = np.array([float(sample["at"]) for sample in own])
+        steps_s, inside_s = np.diff(stamps_s).tolist(), np.diff(time_before(servers[server].active, stamps_s)).tolist()
+        facts = list(islice(sensor, len(own)))[1:]
+        for (before, after), (alive, is_new), step_s, weight_s in zip(
+            pairwise(own), facts, steps_s, inside_s, strict=True
+        ):
+            value = _ratio(after, field)
+            if value is not None and alive and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
+                found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s), is_new))
     return found
 
 
@@ -182,7 +218,8 @@ def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
     believed: list[bool] = []
     for _, run in groupby(zip(shown, samples, strict=True), key=itemgetter(0)):
         same = [sample for _shown, sample in run]
-        lasted_s = float(same[-1]["at"]) - float(same[0]["at"])
+        stamps_s = [float(sample["at"]) for sample in same]
+        lasted_s = max(stamps_s) - min(stamps_s)
         witness = all(_number(sample, "busy_s") is not None for sample in same if _ratio(sample, field) is not None)
         believed += [lasted_s <= limits.unchanged_most_s or witness] * len(same)
     return believed

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from loadtests.recording import Recording
 from slo_checks.verdict import Outcome, evaluate
 from tests.unit.recordings import STARTED_AT, Row, answers, gpu_samples, heartbeats, recording, verdict_on
+
+Pod: TypeAlias = tuple[str, str | None, int, int, list[float | None]]
+"""Server, its GPU, the first and the last second of its life, what its GPU shows at each second of the run."""
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 SECONDS = 104
@@ -48,6 +51,25 @@ def verdict_when(counters: Callable[[int, Row], Row]) -> tuple[Outcome, str]:
         for sample in run_with(gpu, of_two_servers()).triton
     ]
     return verdict_of(gpu, of_two_servers(), triton=triton)
+
+
+def run_of(*pods: Pod) -> Recording:
+    """Pods that answer ten times a second while they live."""
+    rows: list[Row] = []
+    gpu: list[Row] = []
+    for server, device, start, end, values in pods:
+        count = 10 * (end - start)
+        rows += answers(count, rate_per_s=10, first=len(rows), start_s=float(start), served_by=server)
+        if device is not None:
+            gpu += _within(gpu_samples(values, server=server, gpu=device), start, end)
+    rows.sort(key=lambda row: row["intended_us"])
+    lives = {server: (start, end) for server, _device, start, end, _values in pods}
+    triton = [sample for sample in run_with(gpu, rows).triton if _within([sample], *lives[sample["server"]])]
+    return run_with(gpu, rows, triton=triton)
+
+
+def _within(samples: Sequence[Row], start: int, end: int) -> list[Row]:
+    return [sample for sample in samples if start <= sample["at"] - STARTED_AT <= end]
 
 
 class TestAGpuThatWasReadAllTheTime:
@@ -138,6 +160,72 @@ class TestTimeThatCounts:
     def test_has_to_be_covered_without_long_steps(self) -> None:
         samples = [sample for second, sample in enumerate(gpu_samples(swinging(0.95, 0.9))) if not 40 <= second < 55]
         assert verdict_of(samples)[0] is INCONCLUSIVE
+
+
+class TestAGpuOfSeveralServers:
+    """Pods come and go; a GPU stays what it is."""
+
+    WELL = ("triton-0", "GPU-0", 0, 110, swinging(0.95, 0.9, 114))
+
+    def test_is_judged_by_all_its_time(self) -> None:
+        """Neither of its pods inferred for a minute."""
+        idle = swinging(0.1, 0.05, 114)
+        run = run_of(self.WELL, ("triton-1", "GPU-1", 0, 55, idle), ("triton-2", "GPU-1", 55, 110, idle))
+        found = verdict_on(run, "gpu_utilisation")
+        assert found.outcome is FAIL
+        assert found.estimate.value == pytest.approx(0.075, abs=0.001)
+        assert found.estimate.evidence[0].startswith("GPU GPU-1 of triton-1, triton-2: 7.5% busy")
+
+    def test_passes_by_all_its_time(self) -> None:
+        found = verdict_on(
+            run_of(
+                *(("triton-" + str(start), "GPU-0", start, start + 40, swinging(0.9, 0.8, 84)) for start in (0, 40))
+            ),
+            "gpu_utilisation",
+        )
+        assert (found.outcome, found.estimate.samples) == (PASS, 80)
+
+    def test_is_another_one_where_only_its_number_is_the_same(self) -> None:
+        """Without a UUID, GPU 0 of one server is not GPU 0 of another one."""
+        run = run_of(
+            ("triton-0", "0", 0, 110, swinging(0.99, 0.95, 114)), ("triton-1", "0", 0, 110, swinging(0.7, 0.68, 114))
+        )
+        found = verdict_on(run, "gpu_utilisation")
+        assert found.outcome is FAIL
+        assert found.estimate.evidence[0].startswith("GPU triton-1/0 of triton-1: 69.0% busy")
+
+    def test_is_shown_and_not_judged_when_all_its_time_is_short(self) -> None:
+        run = run_of(
+            self.WELL,
+            ("triton-1", "GPU-1", 0, 25, swinging(0.1, 0.05)),
+            ("triton-2", "GPU-1", 30, 55, swinging(0.1, 0.05)),
+        )
+        found = verdict_on(run, "gpu_utilisation")
+        assert found.outcome is PASS
+        assert found.estimate.evidence[-1].startswith(
+            "not judged, having inferred for 50 s at most: GPU GPU-1 of triton-1, triton-2: 7.6% busy"
+        )
+
+    def test_keeps_its_frozen_sensor(self) -> None:
+        """Four pods of 25 s each, none of which reads one value for 30 s."""
+        pods: list[Pod] = [(f"triton-{start}", "GPU-0", start, start + 25, [0.9] * 104) for start in range(0, 100, 25)]
+        found = verdict_on(run_of(*pods), "gpu_utilisation")
+        assert found.outcome is INCONCLUSIVE
+        assert "valid readings for 0.0%" in found.reason
+
+    @pytest.mark.parametrize(("seconds", "outcome"), [(25, PASS), (40, INCONCLUSIVE)])
+    def test_may_be_unread(self, seconds: int, outcome: Outcome) -> None:
+        """Two pods in turn whose GPU nobody read: it may be one and the same."""
+        blind: list[Pod] = [(f"triton-{start}", None, start, start + seconds, []) for start in (10, 60)]
+        found = verdict_on(run_of(self.WELL, *blind), "gpu_utilisation")
+        assert found.outcome is outcome
+        assert any(f"{seconds} s at most: no GPU sample of triton-60" in line for line in found.estimate.evidence)
+
+    def test_that_cannot_be_believed_excuses_no_other_one(self) -> None:
+        frozen = gpu_samples([0.95] * SECONDS, server="triton-1", gpu="GPU-1")
+        outcome, reason = verdict_of([*gpu_samples(swinging(0.5, 0.4)), *frozen], of_two_servers())
+        assert outcome is FAIL
+        assert "(? to 45.051 %)" in reason
 
 
 class TestASensorThatStandsStill:
