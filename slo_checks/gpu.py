@@ -138,16 +138,17 @@ def _use(gpu: str, series: dict[str, list[Sample]], servers: dict[str, Inferring
     readings = _readings(series, field, servers, limits)
     weight_s = sum(reading.weight_s for reading in readings)
     busy_s = sum(reading.value * reading.weight_s for reading in readings)
-    possible_s = sum(servers[server].at_most_s for server in series)
+    at_most_s = sum(servers[server].at_most_s for server in series)
+    counted_s = sum(servers[server].counted_s for server in series)
     value = busy_s / weight_s if weight_s else None
-    coverage = weight_s / possible_s if possible_s else 0.0
-    low = busy_s / possible_s if possible_s else 0.0
+    coverage = weight_s / counted_s if counted_s else 0.0
+    low = busy_s / counted_s if counted_s else 0.0
     return GpuUse(
-        gpu, tuple(series), possible_s, _measurements(readings), value,
+        gpu, tuple(series), at_most_s, _measurements(readings), value,
         low=low, high=low + max(0.0, 1 - coverage),
         coverage_ratio=coverage,
         p10=float(np.quantile([r.value for r in readings], 0.1, method="inverted_cdf")) if readings else None,
-        emulated=emulated, doubt=_doubt(value, readings, coverage, emulated=emulated, limits=limits),
+        emulated=emulated, doubt=_doubt(readings, counted_s, emulated=emulated, limits=limits),
         remark=_remark(samples),
     )  # fmt: skip
 
@@ -157,17 +158,20 @@ def _measurements(readings: list[Reading]) -> int:
     return int(bool(readings)) + sum(reading.is_new for reading in readings[1:])
 
 
-def _doubt(
-    value: float | None, readings: list[Reading], coverage: float, *, emulated: bool, limits: GpuLimits
-) -> str | None:
+def _doubt(readings: list[Reading], counted_s: float, *, emulated: bool, limits: GpuLimits) -> str | None:
     """Why the readings cannot be believed; None if they can."""
-    if coverage < limits.coverage_least_ratio or value is None:
+    if counted_s < limits.active_least_s:
+        least = f"{limits.active_least_s:g} s are needed"
+        return f"it inferred now and then, without a pause for {counted_s:.0f} s only; {least}"
+    weight_s = sum(reading.weight_s for reading in readings)
+    coverage = weight_s / counted_s
+    if coverage < limits.coverage_least_ratio or not readings:
         return f"valid readings for {coverage:.1%} of its inferring time; {limits.coverage_least_ratio:.0%} are needed"
     witnessed = [reading for reading in readings if reading.busy_s is not None]
     if not emulated and not witnessed:
         return None
     witnessed_s = sum(reading.weight_s for reading in witnessed)
-    if witnessed_s < limits.coverage_least_ratio * sum(reading.weight_s for reading in readings):
+    if witnessed_s < limits.coverage_least_ratio * weight_s:
         return "an emulated device without its exact busy time"
     exact = sum(reading.busy_s or 0.0 for reading in witnessed) / witnessed_s
     read = sum(reading.value * reading.weight_s for reading in witnessed) / witnessed_s

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from loadtests.recording import Recording
 from slo_checks.asserted import (
     US_PER_S,
+    FloatArray,
     Spans,
-    asserted_requests,
     asserted_spans,
     by_key,
     column,
@@ -35,43 +35,70 @@ _ONE_INTERVAL: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Inferring:
-    """When one server inferred, in asserted time; ``unknown`` is when its counters do not tell."""
+    """When one server inferred, in asserted time.
+
+    ``active`` is when it certainly inferred all the time, ``unknown`` when its counters do not tell. ``perhaps`` is all
+    time but that in which it certainly idled: its counters stood still, and no request of ours was with it.
+    """
 
     active: Spans
     unknown: Spans
+    perhaps: Spans
+
+    @property
+    def counted_s(self) -> float:
+        """What its GPU's utilisation is a mean over."""
+        return length_s(self.active) + length_s(self.unknown)
 
     @property
     def at_most_s(self) -> float:
-        return length_s(self.active) + length_s(self.unknown)
+        return length_s(self.perhaps)
 
 
 def inferring(recording: Recording, limits: GpuLimits) -> dict[str, Inferring]:
     """When each server inferred, for every server that any source knows of."""
     asserted = asserted_spans(recording)
     counters = by_key(recording.triton, lambda sample: str(sample["server"]))
-    lives = _lives(recording)
+    answered = _answered(recording)
     found = {}
-    for server, life in lives.items():
-        steps = _steps(counters.get(server, []), limits)
+    for server, life in _lives(recording, answered).items():
         alive = overlap(asserted, (life,))
-        known = tuple((step.start, step.end) for step in steps)
-        found[server] = Inferring(overlap(alive, _active(steps, limits)), without(alive, known))
+        steps = _steps(counters.get(server, []), limits)
+        unknown = without(alive, tuple((step.start, step.end) for step in steps))
+        moved = tuple((step.start, step.end) for step in steps if step.moved)
+        asked_s = answered.get(server, np.empty((0, 2)))
+        perhaps = _union(np.concatenate((asked_s, np.reshape((*unknown, *moved), (-1, 2)))))
+        found[server] = Inferring(overlap(alive, _active(steps, limits)), unknown, overlap(alive, perhaps))
     return found
 
 
-def _lives(recording: Recording) -> dict[str, tuple[float, float]]:
+def _answered(recording: Recording) -> dict[str, FloatArray]:
+    """When each server's answers were asked for and when they came, Unix seconds; one row for each answer."""
+    requests = recording.requests
+    sent_us, done_us = stamps(requests, "sent_us"), stamps(requests, "done_us")
+    known = np.isfinite(sent_us) & np.isfinite(done_us)
+    both_s = recording.plan.started_at + np.column_stack((sent_us, done_us)) / US_PER_S
+    servers = pc.unique(pc.drop_null(column(requests, "served_by"))).to_pylist()
+    found = {server: both_s[known & is_in(requests, "served_by", [server])] for server in servers}
+    return {server: own_s for server, own_s in found.items() if len(own_s)}
+
+
+def _lives(recording: Recording, answered: dict[str, FloatArray]) -> dict[str, tuple[float, float]]:
     """From the first to the last sign of each server: its counters, its GPU, its answers. Unix seconds."""
-    signs: dict[str, list[float]] = {}
+    signs = {server: [float(own_s[:, 1].min()), float(own_s[:, 1].max())] for server, own_s in answered.items()}
     for sample in (*recording.triton, *recording.gpu):
         signs.setdefault(str(sample["server"]), []).append(float(sample["at"]))
-    requests = asserted_requests(recording)
-    for server in pc.unique(pc.drop_null(column(requests, "served_by"))).to_pylist():
-        done_us = stamps(requests[is_in(requests, "served_by", [server])], "done_us")
-        seen_us = done_us[np.isfinite(done_us)]
-        if len(seen_us):
-            ends_us = (float(seen_us.min()), float(seen_us.max()))
-            signs.setdefault(server, []).extend(recording.plan.started_at + end / US_PER_S for end in ends_us)
     return {server: (min(times), max(times)) for server, times in signs.items()}
+
+
+def _union(stretches: FloatArray) -> Spans:
+    """The time that is in any of some stretches, each a row of its start and its end."""
+    if not len(stretches):
+        return ()
+    starts, ends = stretches[np.argsort(stretches[:, 0])].T
+    ends = np.maximum.accumulate(ends)
+    first = np.concatenate(([True], starts[1:] > ends[:-1]))
+    return tuple(zip(starts[first].tolist(), ends[np.roll(first, -1)].tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,23 @@ class TestTimeThatCounts:
     def test_has_to_be_a_minute(self) -> None:
         outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9, 54)), answers(500, rate_per_s=10))
         assert outcome is INCONCLUSIVE
-        assert "inferred for 49 s at most in the judged phases; 60 s are needed" in reason
+        assert "inferred for 50 s at most in the judged phases; 60 s are needed" in reason
+
+    @pytest.mark.parametrize(("every_s", "response_s", "outcome"), [
+        (10.0, 0.1, PASS),          # ten seconds in which it may have inferred: shown, not judged
+        (1.5, 0.1, INCONCLUSIVE),   # every other second
+        (4.0, 4.0, INCONCLUSIVE),   # all the time, though its counters move every four seconds
+    ])  # fmt: skip
+    def test_may_never_be_a_whole_second(self, every_s: float, response_s: float, outcome: Outcome) -> None:
+        """A server that infers now and then is not excused by another one that does so all the time."""
+        seldom = answers(
+            int(100 / every_s), rate_per_s=1 / every_s, first=1_000, response_s=response_s, served_by="triton-1"
+        )  # fmt: skip
+        samples = [*gpu_samples(swinging(0.95, 0.9)), *gpu_samples(swinging(0.1, 0.05), server="triton-1", gpu="GPU-1")]
+        found = verdict_on(run_with(samples, [*answers(1_000, rate_per_s=10), *seldom]), "gpu_utilisation")
+        assert found.outcome is outcome
+        assert ("GPU GPU-1: it inferred now and then" in str(found.estimate.reason)) is (outcome is INCONCLUSIVE)
+        assert any("GPU GPU-1 of triton-1" in line for line in found.estimate.evidence)
 
     def test_counts_as_idle_and_as_busy_where_nobody_looked(self) -> None:
         """A hole widens the interval to both sides, so it never proves what the readings around it do not."""
@@ -324,6 +340,13 @@ class TestWhatNobodySaw:
         outcome, reason = verdict_of(gpu_samples(swinging(0.95, 0.9)), of_two_servers())
         assert outcome is INCONCLUSIVE
         assert "no GPU sample of triton-1, which inferred" in reason
+
+    def test_of_a_server_that_only_its_gpu_knows(self) -> None:
+        """Nothing tells whether it inferred, perhaps for others."""
+        samples = [*gpu_samples(swinging(0.95, 0.9)), *gpu_samples(swinging(0.1, 0.05), server="triton-1", gpu="GPU-1")]
+        outcome, reason = verdict_of(samples)
+        assert outcome is INCONCLUSIVE
+        assert "GPU GPU-1: valid readings for 0.0%" in reason
 
     @pytest.mark.parametrize("left", [(), ("radstream_classifier", "radstream_encoder")])
     @pytest.mark.parametrize("when", [range(SECONDS), range(40, 60)])
