@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtests.recording import Recording
-from slo_checks.asserted import US_PER_S, BoolArray, FloatArray, Rows, asserted_rows
+from slo_checks.asserted import US_PER_S, BoolArray, FloatArray, IntArray, Rows, asserted_rows
 from slo_checks.estimate import Estimate, unmeasured
 from slo_checks.latency import NO_INTENDED_TIME
 from slo_checks.objectives import Objective, Objectives
@@ -56,25 +56,36 @@ def recovery(recording: Recording, _: Objective, objectives: Objectives) -> Esti
 
 def outages(rows: Rows, objectives: Objectives) -> list[Outage]:
     """Stretches of missed windows with enough failed requests in them; windows without a request tell nothing."""
-    limit = objectives.latency
-    limit_s = limit.bound if limit else np.inf
-    allowed = limit.allowed_miss_ratio if limit else None
-    missed = rows.response_s > limit_s if limit else ~rows.good
     window_us = objectives.recovery.window_s * US_PER_S
-    place = ((rows.intended_us - rows.intended_us[0]) // window_us).astype(np.int64)
-    due, lost = np.bincount(place), np.bincount(place, weights=missed)
-    allowed_ratio = _NO_LATENCY_OBJECTIVE_MISS_RATIO if allowed is None else allowed
-    stretches = _stretches(due, lost > due * allowed_ratio, objectives.recovery.steady_windows)
     zero_us = float(rows.intended_us[0])
+    windows, place = np.unique((rows.intended_us - zero_us) // window_us, return_inverse=True)
+    starts_s = (zero_us + windows * window_us) / US_PER_S
+    missed = _missed(rows, place, objectives.latencies)
+    bad = np.bincount(place, weights=missed) > 0
     found = []
-    for first, last, steady in stretches:
-        inside = slice(np.searchsorted(place, first), np.searchsorted(place, last, side="right"))
-        failures = int((~rows.good[inside]).sum())
+    for first, last, steady in _stretches(bad, objectives.recovery.steady_windows):
+        inside = (place >= first) & (place <= last)
+        failures = int((inside & ~rows.good).sum())
         if failures >= objectives.recovery.fewest_failures:
-            stamps_us = rows.intended_us[inside][missed[inside]]
-            steady_s = None if steady is None else (zero_us + steady * window_us) / US_PER_S
-            found.append(_outage(stamps_us, (zero_us + first * window_us) / US_PER_S, steady_s, failures))
+            steady_s = None if steady is None else float(starts_s[steady])
+            found.append(_outage(rows.intended_us[inside & missed], float(starts_s[first]), steady_s, failures))
     return found
+
+
+def _missed(rows: Rows, place: IntArray, latencies: list[Objective]) -> BoolArray:
+    """Requests that miss an objective on latency, in windows that miss the same one.
+
+    A window misses an objective when more of its requests do than the objective allows. Where there is none, requests
+    without a good answer miss.
+    """
+    tests = [(rows.response_s > limit.bound, limit.allowed_miss_ratio or 0.0) for limit in latencies]
+    due = np.bincount(place)
+    missed = np.zeros(len(rows), dtype=np.bool_)
+    for misses, allowed_ratio in tests or [(~rows.good, _NO_LATENCY_OBJECTIVE_MISS_RATIO)]:
+        # A tenth of ten is one, whatever the last bit of 1 - 0.9 is.
+        bad = np.bincount(place, weights=misses) > np.round(due * allowed_ratio, 6)
+        missed |= misses & bad[place]
+    return missed
 
 
 def _outage(stamps_us: FloatArray, first_window_s: float, steady_s: float | None, failures: int) -> Outage:
@@ -82,14 +93,14 @@ def _outage(stamps_us: FloatArray, first_window_s: float, steady_s: float | None
     return Outage(first_window_s, first_s, last_s, steady_s, failures)
 
 
-def _stretches(due: np.ndarray, bad: BoolArray, steady_windows: int) -> list[tuple[int, int, int | None]]:
+def _stretches(bad: BoolArray, steady_windows: int) -> list[tuple[int, int, int | None]]:
     """First and last missed window of each stretch, and the first of the steady windows that end it."""
     found: list[tuple[int, int, int | None]] = []
     first: int | None = None
     last = 0
     calm: list[int] = []
-    for window in np.flatnonzero(due > 0).tolist():
-        if bad[window]:
+    for window, is_bad in enumerate(bad.tolist()):
+        if is_bad:
             first, last, calm = window if first is None else first, window, []
         elif first is not None:
             calm = [*calm, window]

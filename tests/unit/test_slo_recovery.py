@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.recording import Recording
+from slo_checks.objectives import objectives_document
 from slo_checks.verdict import Outcome, Verdict
 from tests.unit.recordings import answer, answers, recording, verdict_on
 
@@ -66,6 +67,45 @@ class TestAnOutageThatDidNotEnd:
 
     def test_fails_once_it_lasted_too_long(self) -> None:
         assert recovery_of(down((50.0, 400.0), run_s=400)).outcome is FAIL
+
+
+class TestSeveralLatencyObjectives:
+    """Down from 30 s to 40 s, then some of ten requests are lost up to 100 s; every other answer takes 0.1 s."""
+
+    def recovery_of(self, lost_of_ten: int = 3, **limits: tuple[float, float]) -> Verdict:
+        """With objectives as percentile and bound."""
+        document = objectives_document()
+        shipped = dict(document["objectives"])
+        template = shipped.pop("latency_p95")
+        latencies = {
+            name: {**template, "percentile": percentile, "bound": bound, "fewest_samples": 3_000}
+            for name, (percentile, bound) in limits.items()
+        }
+        lost = {*range(300, 400), *(seq for seq in range(400, 1_000) if seq % 10 < lost_of_ten)}
+        rows = [
+            answer(seq, seq / 10, status="transport" if seq in lost else "ok", response_s=0.1 if seq % 2 else 0.01)
+            for seq in range(1_500)
+        ]
+        objectives = {**document, "objectives": {**shipped, **latencies}}
+        return recovery_of(recording(rows, must_pass=("recovery",), objectives=objectives))
+
+    def test_are_all_to_be_met(self) -> None:
+        """A median does not mind three lost of ten, a 95th percentile does."""
+        assert self.recovery_of(p50=(0.5, 1)).estimate.value == pytest.approx(10)
+        assert self.recovery_of(p95=(0.95, 5)).estimate.value == pytest.approx(70)
+        assert self.recovery_of(p95=(0.95, 5), p50=(0.5, 1)).estimate.value == pytest.approx(70)
+
+    def test_count_a_miss_in_a_window_that_misses_the_same_objective(self) -> None:
+        """Four of five may take over 0.05 s: the last that did so, at 99.9 s, is none."""
+        found = self.recovery_of(p95=(0.95, 5), p20=(0.2, 0.05))
+        assert (found.estimate.low, found.estimate.value) == pytest.approx((99.2 - 30, 70))
+
+    def test_allow_exactly_what_they_allow(self) -> None:
+        """One of ten is not more than one of ten, in whatever bits."""
+        assert self.recovery_of(lost_of_ten=1, p90=(0.9, 5)).estimate.value == pytest.approx(10)
+
+    def test_without_any_failures_are_the_misses(self) -> None:
+        assert self.recovery_of().estimate.value == pytest.approx(70)
 
 
 class TestWithoutAnOutage:
