@@ -212,16 +212,10 @@ def _busy_s(before: Sample, after: Sample, share: float) -> float | None:
 
 
 def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
-    """Whether each reading may be believed to come from a sensor that still moves; at saturation its power has to."""
-    ratios = _kept(_ratio(sample, field) for sample in samples)
-    watts = _kept(_number(sample, "power_watts") for sample in samples)
-    shown = [
-        (ratio, power if ratio is not None and ratio >= BUSY_ALL_THE_TIME else None)
-        for ratio, power in zip(ratios, watts, strict=True)
-    ]
+    """Whether each reading may be believed to come from a sensor that still moves."""
     believed: list[bool] = []
-    for _, run in groupby(zip(shown, samples, strict=True), key=itemgetter(0)):
-        same = [sample for _shown, sample in run]
+    for _, run in groupby(zip(_shown(samples, field), samples, strict=True), key=itemgetter(0)):
+        same = [sample for _, sample in run]
         stamps_s = [float(sample["at"]) for sample in same]
         lasted_s = max(stamps_s) - min(stamps_s)
         witness = all(_number(sample, "busy_s") is not None for sample in same if _ratio(sample, field) is not None)
@@ -231,12 +225,19 @@ def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
 
 def _measured(samples: list[Sample], field: str) -> list[bool]:
     """Whether each sample is another measurement than the one before: an exporter may repeat its last for long."""
-    seen = zip(
-        _kept(_ratio(sample, field) for sample in samples),
-        *(_kept(_number(sample, name) for sample in samples) for name in ("power_watts", "busy_s")),
-        strict=True,
-    )
+    busy_s = _kept(_number(sample, "busy_s") for sample in samples)
+    seen = zip(_shown(samples, field), busy_s, strict=True)
     return [True, *(after != before for before, after in pairwise(seen))]
+
+
+def _shown(samples: list[Sample], field: str) -> list[tuple[float | None, float | None]]:
+    """What the sensor shows at each sample, and at saturation its power: there it may rightly show one value."""
+    ratios = _kept(_ratio(sample, field) for sample in samples)
+    watts = _kept(_number(sample, "power_watts") for sample in samples)
+    return [
+        (ratio, power if ratio is not None and ratio >= BUSY_ALL_THE_TIME else None)
+        for ratio, power in zip(ratios, watts, strict=True)
+    ]
 
 
 def _kept(values: Iterable[float | None]) -> list[float | None]:

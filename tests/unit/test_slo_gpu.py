@@ -222,9 +222,10 @@ class TestAGpuOfSeveralServers:
             "not judged, having inferred for 50 s at most: GPU GPU-1 of triton-1, triton-2: 7.6% busy"
         )
 
-    def test_keeps_its_frozen_sensor(self) -> None:
-        """Four pods of 25 s each, none of which reads one value for 30 s."""
-        pods: list[Pod] = [(f"triton-{start}", "GPU-0", start, start + 25, [0.9] * 104) for start in range(0, 100, 25)]
+    @pytest.mark.parametrize("lives", [((0, 25), (25, 50), (50, 75), (75, 100)), ((0, 100), (0, 20))])
+    def test_keeps_its_frozen_sensor(self, lives: Sequence[tuple[int, int]]) -> None:
+        """Four pods in turn, none of which reads one value for 30 s; and two at a time."""
+        pods: list[Pod] = [(f"triton-{n}", "GPU-0", *life, [0.9] * SECONDS) for n, life in enumerate(lives)]
         found = verdict_on(run_of(*pods), "gpu_utilisation")
         assert found.outcome is INCONCLUSIVE
         assert "valid readings for 0.0%" in found.reason
@@ -277,22 +278,23 @@ class TestASensorThatStandsStill:
 
 
 class TestAnExporterThatRepeatsItself:
-    @pytest.mark.parametrize(("watts", "outcome", "measurements"), [
-        ((None, None), INCONCLUSIVE, 5),
-        ((200.0, 200.0), INCONCLUSIVE, 5),
-        ((200.0, None), INCONCLUSIVE, 5),
-        ((200.0, 210.0), PASS, 99),
-    ])  # fmt: skip
-    def test_has_measured_only_what_moved(
-        self, watts: tuple[float | None, float | None], outcome: Outcome, measurements: int
-    ) -> None:
-        """It is read every second and measures every 20 s, its power perhaps more often."""
+    def test_has_measured_only_what_moved(self) -> None:
+        """Read every second, it measures every 20 s; its power says nothing about the age of the reading beside it."""
+        found = verdict_on(
+            run_with(gpu_samples([(0.85, 0.9)[second // 20 % 2] for second in range(SECONDS)])), "gpu_utilisation"
+        )
+        assert (found.outcome, found.estimate.samples) == (INCONCLUSIVE, 5)
+        assert "too few: 5 of 20 samples" in found.reason
+
+    @pytest.mark.parametrize("absent", [False, True])
+    def test_has_measured_at_saturation_what_its_power_says(self, *, absent: bool) -> None:
         samples = [
-            sample | {"power_watts": watts[second % 2]}
-            for second, sample in enumerate(gpu_samples([(0.85, 0.9)[second // 20 % 2] for second in range(SECONDS)]))
+            sample | {"power_watts": None if absent and second % 2 else (200.0, 210.0)[second // 20 % 2]}
+            for second, sample in enumerate(gpu_samples([1.0] * SECONDS))
         ]
         found = verdict_on(run_with(samples), "gpu_utilisation")
-        assert (found.outcome, found.estimate.samples) == (outcome, measurements)
+        assert (found.outcome, found.estimate.samples) == (INCONCLUSIVE, 5)
+        assert verdict_on(run_with(gpu_samples([1.0] * SECONDS)), "gpu_utilisation").estimate.samples == 99
 
 
 class TestAnEmulatedDevice:
