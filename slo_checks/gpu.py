@@ -9,59 +9,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby, pairwise
-from typing import Any, Final, Literal, TypeAlias
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
+from typing import Final
 
 import numpy as np
-import pyarrow.compute as pc
 
 from loadtests.recording import Recording
-from slo_checks.asserted import (
-    US_PER_S,
-    Spans,
-    asserted_requests,
-    asserted_spans,
-    by_key,
-    column,
-    is_in,
-    length_s,
-    overlap,
-    stamps,
-    time_before,
-    without,
-)
+from slo_checks.asserted import by_key, time_before
 from slo_checks.estimate import Estimate, unmeasured
+from slo_checks.inferring import Inferring, Sample, inferring
 from slo_checks.objectives import GpuLimits, Objective, Objectives
 
-Sample: TypeAlias = dict[str, Any]
-
-NOT_ON_THE_GPU: Final = ("radstream_ensemble", "radstream_preprocess")
-"""Models whose work says nothing about the GPU: the ensemble only routes, preprocessing runs on the CPU."""
 BUSY_ALL_THE_TIME: Final = 0.99
 """A reading this high may stand still on a healthy GPU; its power does not."""
 FAR_APART: Final = 0.15
-_ONE_INTERVAL: Final = 1.5
-"""Steps up to this many sample intervals are one interval with jitter; over 2 they are a hole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inferring:
-    """When one server inferred, in asserted time; ``unknown`` is when its counters do not tell."""
-
-    active: Spans
-    unknown: Spans
-
-    @property
-    def at_most_s(self) -> float:
-        return length_s(self.active) + length_s(self.unknown)
+UUIDS: Final = ("GPU-", "MIG-")
+"""How the UUIDs of NVIDIA's devices begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU's busy ratio while its server inferred. ``doubt`` says why it cannot be believed."""
+    """One GPU's busy ratio while any of its servers inferred. ``doubt`` says why it cannot be believed.
+
+    ``samples`` counts measurements: a reading that repeats the one before is none.
+    """
 
     gpu: str
-    server: str
+    servers: tuple[str, ...]
+    inferred_at_most_s: float
     samples: int
     value: float | None
     low: float
@@ -78,154 +54,124 @@ class GpuUse:
         remark = f"; {self.remark}" if self.remark else ""
         emulated = "emulated " if self.emulated else ""
         covered = f"{self.coverage_ratio:.1%} of its inferring time read"
-        return f"{emulated}GPU {self.gpu} of {self.server}: {value}{p10}, {covered}{remark}"
+        return f"{emulated}GPU {self.gpu} of {', '.join(self.servers)}: {value}{p10}, {covered}{remark}"
 
 
 def gpu_utilisation(recording: Recording, _: Objective, objectives: Objectives) -> Estimate:
-    """Busy ratio of the GPU that was used worst, among those that inferred long enough to be judged."""
+    """Busy ratio of the GPU that was used worst, among those that inferred long enough to be judged.
+
+    A GPU that cannot be believed may be worse than all others, so it bounds nothing from below; the others still bound
+    the worst of all from above.
+    """
     if not recording.gpu:
         return unmeasured("nothing observed GPUs in this run (no GPU sample was recorded)")
     emulated = any(sample.get("emulated") for sample in recording.gpu)
     if not recording.triton:
         return unmeasured("nothing tells when the GPUs inferred (no server counter was recorded)", emulated=emulated)
-    limits = objectives.gpu
-    inferring = _inferring(recording, limits)
-    judged = {server: when for server, when in inferring.items() if when.at_most_s >= limits.active_least_s}
-    devices = by_key(recording.gpu, lambda sample: (sample["gpu"], sample["server"]))
-    unwatched = sorted(set(judged) - {server for _gpu, server in devices})
-    if unwatched:
-        return unmeasured(f"no GPU sample of {', '.join(unwatched)}, which inferred", emulated=emulated)
-    uses = [
-        _use(gpu, server, samples, judged[server], limits)
-        for (gpu, server), samples in devices.items() if server in judged
-    ]  # fmt: skip
-    if not uses:
-        longest = max((length_s(when.active) for when in inferring.values()), default=0.0)
-        inferred = f"GPUs inferred for {longest:.0f} s at most in the judged phases"
-        return unmeasured(f"{inferred}; {limits.active_least_s:g} s are needed", emulated=emulated)
-    return _worst(uses)
+    limits, servers = objectives.gpu, inferring(recording, objectives.gpu)
+    uses = [_use(gpu, series, servers, limits) for gpu, series in _series(recording).items()]
+    uses.sort(key=lambda use: -1.0 if use.value is None else use.value)
+    judged = [use for use in uses if use.inferred_at_most_s >= limits.active_least_s]
+    blind = {server: when for server, when in servers.items() if not any(server in use.servers for use in uses)}
+    doubts = _doubts(uses, judged, blind, limits)
+    return Estimate(
+        value=min((use.value for use in judged if use.value is not None), default=None),
+        low=None if doubts else min(use.low for use in judged),
+        high=min((use.high for use in judged if not use.doubt), default=None),
+        samples=min((use.samples for use in judged), default=0),
+        reason="; ".join(doubts) or None, emulated=emulated, evidence=_evidence(uses, judged, blind),
+    )  # fmt: skip
 
 
-def _worst(uses: list[GpuUse]) -> Estimate:
-    uses = sorted(uses, key=lambda use: -1.0 if use.value is None else use.value)
-    values = [use.value for use in uses if use.value is not None]
-    samples, emulated = min(use.samples for use in uses), any(use.emulated for use in uses)
-    evidence = [use.told() for use in uses]
-    if len(values) > 1:
-        evidence.append(f"mean over {len(values)} GPUs: {sum(values) / len(values):.1%}")
-    doubts = [f"GPU {use.gpu}: {use.doubt}" for use in uses if use.doubt]
-    value = min(values, default=None)
-    if doubts:
-        return Estimate(value, None, None, samples, None, "; ".join(doubts), emulated, tuple(evidence))
-    low, high = min(use.low for use in uses), min(use.high for use in uses)
-    return Estimate(value, low, high, samples, None, None, emulated, tuple(evidence))
+def _doubts(uses: list[GpuUse], judged: list[GpuUse], blind: dict[str, Inferring], limits: GpuLimits) -> list[str]:
+    """Why the worst of all GPUs may be worse than any that was read; servers without a GPU sample may share one."""
+    doubts = [f"GPU {use.gpu}: {use.doubt}" for use in judged if use.doubt]
+    if sum(when.at_most_s for when in blind.values()) >= limits.active_least_s:
+        doubts.append(f"no GPU sample of {', '.join(sorted(blind))}, which inferred")
+    if judged or doubts:
+        return doubts
+    longest_s = max(use.inferred_at_most_s for use in uses)
+    return [f"GPUs inferred for {longest_s:.0f} s at most in the judged phases; {limits.active_least_s:g} s are needed"]
 
 
-# --- when a server inferred ----------------------------------------------------------------------------------------
+def _evidence(uses: list[GpuUse], judged: list[GpuUse], blind: dict[str, Inferring]) -> tuple[str, ...]:
+    values = [use.value for use in judged if use.value is not None]
+    mean = [f"mean over {len(values)} GPUs: {sum(values) / len(values):.1%}"] if len(values) > 1 else []
+    others = [(use.inferred_at_most_s, use.told()) for use in uses if use not in judged]
+    others += [(when.at_most_s, f"no GPU sample of {server}") for server, when in blind.items()]
+    return (
+        *(use.told() for use in judged), *mean,
+        *(f"not judged, having inferred for {at_most_s:.0f} s at most: {told}" for at_most_s, told in others),
+    )  # fmt: skip
 
 
-def _inferring(recording: Recording, limits: GpuLimits) -> dict[str, Inferring]:
-    """When each server inferred, for every server that any source knows of."""
-    asserted = asserted_spans(recording)
-    counters = by_key(recording.triton, lambda sample: str(sample["server"]))
-    lives = _lives(recording)
-    found = {}
-    for server, life in lives.items():
-        active, known = _activity(counters.get(server, []), limits)
-        alive = overlap(asserted, (life,))
-        found[server] = Inferring(overlap(alive, active), without(alive, known))
-    return found
+def _series(recording: Recording) -> dict[str, dict[str, list[Sample]]]:
+    """Samples of each GPU by the server that it worked for, in the order in which servers came to it."""
+    gpus: dict[str, dict[str, list[Sample]]] = {}
+    for (gpu, server), samples in by_key(recording.gpu, lambda row: (_device(row), str(row["server"]))).items():
+        gpus.setdefault(gpu, {})[server] = samples
+    return gpus
 
 
-def _lives(recording: Recording) -> dict[str, tuple[float, float]]:
-    """From the first to the last sign of each server: its counters, its GPU, its answers. Unix seconds."""
-    signs: dict[str, list[float]] = {}
-    for sample in (*recording.triton, *recording.gpu):
-        signs.setdefault(str(sample["server"]), []).append(float(sample["at"]))
-    requests = asserted_requests(recording)
-    for server in pc.unique(pc.drop_null(column(requests, "served_by"))).to_pylist():
-        done_us = stamps(requests[is_in(requests, "served_by", [server])], "done_us")
-        seen_us = done_us[np.isfinite(done_us)]
-        if len(seen_us):
-            ends_us = (float(seen_us.min()), float(seen_us.max()))
-            signs.setdefault(server, []).extend(recording.plan.started_at + end / US_PER_S for end in ends_us)
-    return {server: (min(times), max(times)) for server, times in signs.items()}
-
-
-Activity = Literal["active", "idle"]
-
-
-def _activity(samples: list[Sample], limits: GpuLimits) -> tuple[Spans, Spans]:
-    """When the inference counters moved, and when they are known at all.
-
-    Counters move when an answer is complete, so an interval next to an idle one was active for a part only: it is
-    left out. A longer step may hide idle time, and stays. A counter that went back was another process's.
-    """
-    steps: list[tuple[float, float, Activity]] = []
-    for before, after in pairwise(samples):
-        start, end = float(before["at"]), float(after["at"])
-        gained = _inferences(after) - _inferences(before)
-        if gained >= 0 and 0 < end - start <= 2 * limits.sample_interval_s:
-            steps.append((start, end, "active" if gained else "idle"))
-    known = tuple((start, end) for start, end, _ in steps)
-    active = []
-    for place, (start, end, state) in enumerate(steps):
-        beside = [*steps[max(place - 1, 0) : place], *steps[place + 1 : place + 2]]
-        at_an_edge = any(other[2] == "idle" and (other[1] == start or other[0] == end) for other in beside)
-        if state == "active" and not (at_an_edge and end - start <= _ONE_INTERVAL * limits.sample_interval_s):
-            active.append((start, end))
-    return tuple(active), known
-
-
-def _inferences(sample: Sample) -> float:
-    counts = sample.get("inference") or {}
-    return float(sum(count for model, count in counts.items() if model not in NOT_ON_THE_GPU))
-
-
-# --- how busy its GPU was ------------------------------------------------------------------------------------------
+def _device(sample: Sample) -> str:
+    """A UUID is one GPU wherever it is; anything else is a number that another server's GPU may have too."""
+    name = str(sample["gpu"])
+    return name if name.startswith(UUIDS) else f"{sample['server']}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A valid reading and how much inferring time it stands for."""
+    """A valid reading and how much inferring time it stands for; ``is_new`` if it is no repetition."""
 
     value: float
     weight_s: float
     busy_s: float | None
+    is_new: bool
 
 
-def _use(gpu: str, server: str, samples: list[Sample], when: Inferring, limits: GpuLimits) -> GpuUse:
+def _use(gpu: str, series: dict[str, list[Sample]], servers: dict[str, Inferring], limits: GpuLimits) -> GpuUse:
+    """Readings and inferring time of one GPU, added up over its servers."""
+    samples = [sample for own in series.values() for sample in own]
     has_engine = any(_ratio(sample, "engine_active_ratio") is not None for sample in samples)
     field = "engine_active_ratio" if has_engine else "util_ratio"
     emulated = any(bool(sample.get("emulated")) for sample in samples)
-    readings = _readings(samples, field, when.active, limits)
+    readings = _readings(series, field, servers, limits)
     weight_s = sum(reading.weight_s for reading in readings)
     busy_s = sum(reading.value * reading.weight_s for reading in readings)
-    possible_s = when.at_most_s
+    at_most_s = sum(servers[server].at_most_s for server in series)
+    counted_s = sum(servers[server].counted_s for server in series)
     value = busy_s / weight_s if weight_s else None
-    coverage = weight_s / possible_s
-    doubt = _doubt(value, readings, coverage, emulated=emulated, limits=limits)
+    coverage = weight_s / counted_s if counted_s else 0.0
+    low = busy_s / counted_s if counted_s else 0.0
     return GpuUse(
-        gpu, server, len(readings), value,
-        low=busy_s / possible_s,
-        high=(busy_s + max(0.0, possible_s - weight_s)) / possible_s,
+        gpu, tuple(series), at_most_s, _measurements(readings), value,
+        low=low, high=low + max(0.0, 1 - coverage),
         coverage_ratio=coverage,
         p10=float(np.quantile([r.value for r in readings], 0.1, method="inverted_cdf")) if readings else None,
-        emulated=emulated, doubt=doubt, remark=_remark(samples),
+        emulated=emulated, doubt=_doubt(readings, counted_s, emulated=emulated, limits=limits),
+        remark=_remark(samples),
     )  # fmt: skip
 
 
-def _doubt(
-    value: float | None, readings: list[Reading], coverage: float, *, emulated: bool, limits: GpuLimits
-) -> str | None:
+def _measurements(readings: list[Reading]) -> int:
+    """How many of the readings were measured anew, the first of them included."""
+    return int(bool(readings)) + sum(reading.is_new for reading in readings[1:])
+
+
+def _doubt(readings: list[Reading], counted_s: float, *, emulated: bool, limits: GpuLimits) -> str | None:
     """Why the readings cannot be believed; None if they can."""
-    if coverage < limits.coverage_least_ratio or value is None:
+    if counted_s < limits.active_least_s:
+        least = f"{limits.active_least_s:g} s are needed"
+        return f"it inferred now and then, without a pause for {counted_s:.0f} s only; {least}"
+    weight_s = sum(reading.weight_s for reading in readings)
+    coverage = weight_s / counted_s
+    if coverage < limits.coverage_least_ratio or not readings:
         return f"valid readings for {coverage:.1%} of its inferring time; {limits.coverage_least_ratio:.0%} are needed"
     witnessed = [reading for reading in readings if reading.busy_s is not None]
     if not emulated and not witnessed:
         return None
     witnessed_s = sum(reading.weight_s for reading in witnessed)
-    if witnessed_s < limits.coverage_least_ratio * sum(reading.weight_s for reading in readings):
+    if witnessed_s < limits.coverage_least_ratio * weight_s:
         return "an emulated device without its exact busy time"
     exact = sum(reading.busy_s or 0.0 for reading in witnessed) / witnessed_s
     read = sum(reading.value * reading.weight_s for reading in witnessed) / witnessed_s
@@ -234,48 +180,83 @@ def _doubt(
     return None
 
 
-def _readings(samples: list[Sample], field: str, active: Spans, limits: GpuLimits) -> list[Reading]:
-    """Valid readings in inferring time. A reading stands for the time since the one before it."""
-    stamps_s = np.array([float(sample["at"]) for sample in samples])
-    steps_s, inside_s = np.diff(stamps_s), np.diff(time_before(active, stamps_s))
-    alive = _alive(samples, field, limits)
+def _readings(
+    series: dict[str, list[Sample]], field: str, servers: dict[str, Inferring], limits: GpuLimits
+) -> list[Reading]:
+    """Valid readings in inferring time. A reading stands for the time since the one before it.
+
+    Whether the sensor moved is asked of the whole series: under a server that came later it is the same sensor.
+    """
+    samples = [sample for own in series.values() for sample in own]
+    sensor = zip(_alive(samples, field, limits), _measured(samples, field), strict=True)
     found = []
-    steps = zip(pairwise(samples), alive[1:], steps_s.tolist(), inside_s.tolist(), strict=True)
-    for (before, after), believed, step_s, weight_s in steps:
-        value = _ratio(after, field)
-        if value is not None and believed and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
-            found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s)))
+    for server, own in series.items():
+        stamps_s = np.array([float(sample["at"]) for sample in own])
+        steps_s, inside_s = np.diff(stamps_s).tolist(), np.diff(time_before(servers[server].active, stamps_s)).tolist()
+        facts = list(islice(sensor, len(own)))[1:]
+        for (before, after), (alive, is_new), step_s, weight_s in zip(
+            pairwise(own), facts, steps_s, inside_s, strict=True
+        ):
+            value = _ratio(after, field)
+            if value is not None and alive and weight_s > 0 and step_s <= 2 * limits.sample_interval_s:
+                found.append(Reading(value, weight_s, _busy_s(before, after, weight_s / step_s), is_new))
     return found
 
 
 def _busy_s(before: Sample, after: Sample, share: float) -> float | None:
     """Exact busy time of the part of an interval that counts; None without a counter, or when it went back."""
-    first, last = before.get("busy_s"), after.get("busy_s")
+    first, last = _number(before, "busy_s"), _number(after, "busy_s")
     if first is None or last is None or last < first:
         return None
-    return float(last - first) * share
+    return (last - first) * share
 
 
 def _alive(samples: list[Sample], field: str, limits: GpuLimits) -> list[bool]:
     """Whether each reading may be believed to come from a sensor that still moves."""
     believed: list[bool] = []
-    for value, run in groupby(samples, key=lambda sample: _ratio(sample, field)):
-        same = list(run)
-        lasted_s = float(same[-1]["at"]) - float(same[0]["at"])
-        witness = all(sample.get("busy_s") is not None for sample in same)
-        saturated = value is not None and value >= BUSY_ALL_THE_TIME
-        power_moves = len({sample.get("power_watts") for sample in same} - {None}) > 1
-        fine = lasted_s <= limits.unchanged_most_s or witness or (saturated and power_moves)
-        believed += [fine] * len(same)
+    for _, run in groupby(zip(_shown(samples, field), samples, strict=True), key=itemgetter(0)):
+        same = [sample for _, sample in run]
+        stamps_s = [float(sample["at"]) for sample in same]
+        lasted_s = max(stamps_s) - min(stamps_s)
+        witness = all(_number(sample, "busy_s") is not None for sample in same if _ratio(sample, field) is not None)
+        believed += [lasted_s <= limits.unchanged_most_s or witness] * len(same)
     return believed
+
+
+def _measured(samples: list[Sample], field: str) -> list[bool]:
+    """Whether each sample is another measurement than the one before: an exporter may repeat its last for long."""
+    busy_s = _kept(_number(sample, "busy_s") for sample in samples)
+    seen = zip(_shown(samples, field), busy_s, strict=True)
+    return [True, *(after != before for before, after in pairwise(seen))]
+
+
+def _shown(samples: list[Sample], field: str) -> list[tuple[float | None, float | None]]:
+    """What the sensor shows at each sample, and at saturation its power: there it may rightly show one value."""
+    ratios = _kept(_ratio(sample, field) for sample in samples)
+    watts = _kept(_number(sample, "power_watts") for sample in samples)
+    return [
+        (ratio, power if ratio is not None and ratio >= BUSY_ALL_THE_TIME else None)
+        for ratio, power in zip(ratios, watts, strict=True)
+    ]
+
+
+def _kept(values: Iterable[float | None]) -> list[float | None]:
+    """Each value, or the last one before it where it is absent: an absence is no sign of life."""
+    kept: list[float | None] = []
+    for value in values:
+        kept.append(kept[-1] if value is None and kept else value)
+    return kept
+
+
+def _number(sample: Sample, field: str) -> float | None:
+    value = sample.get(field)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _ratio(sample: Sample, field: str) -> float | None:
     """A reading in range; absent, NaN and the sensor's own words for "no value" (1e15 and up) are none."""
-    value = sample.get(field)
-    if value is None or not math.isfinite(value) or not 0 <= value <= 1:
-        return None
-    return float(value)
+    value = _number(sample, field)
+    return value if value is not None and 0 <= value <= 1 else None
 
 
 def _remark(samples: Iterable[Sample]) -> str | None:

@@ -140,10 +140,14 @@ class Objectives(Strict):
         return {**given, "objectives": named}
 
     @property
+    def latencies(self) -> list[Objective]:
+        """The objectives that say which answers are too slow, and how many of them."""
+        return [objective for objective in self.objectives.values() if objective.indicator == "latency"]
+
+    @property
     def latency(self) -> Objective | None:
-        """The objective that says which answer is too slow; the strictest, if there are several."""
-        found = [objective for objective in self.objectives.values() if objective.indicator == "latency"]
-        return min(found, key=lambda objective: objective.bound, default=None)
+        """The one with the lowest bound."""
+        return min(self.latencies, key=lambda objective: objective.bound, default=None)
 
 
 def objectives_document(path: Path | None = None) -> dict[str, Any]:
