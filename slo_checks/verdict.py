@@ -18,17 +18,16 @@ from slo_checks.estimate import Estimate, fewest_to_prove
 from slo_checks.generator import generator
 from slo_checks.indicators import FROM_REQUESTS, estimate
 from slo_checks.objectives import Objective, Objectives, check_names, objectives_of
+from slo_checks.quantities import interval, promised, quantity
 from slo_checks.validity import Conservation, Effect, ValidityCheck
 from slo_checks.witness import witnesses
 
 __all__ = [
     "Conservation", "Effect", "Estimate", "Outcome", "Role", "RunVerdict", "ValidityCheck", "Verdict", "evaluate",
-    "exit_code", "judge", "quantity", "to_json", "undermines",
+    "exit_code", "judge", "to_json", "undermines",
 ]  # fmt: skip
 
 FORMAT_VERSION: Final = 1
-_TENTHS_FROM_S: Final = 10
-"""From here on a tenth of a second is precise enough for people."""
 
 
 class Outcome(StrEnum):
@@ -198,51 +197,18 @@ def undermines(check: ValidityCheck, verdicts: tuple[Verdict, ...]) -> bool:
 # --- words and JSON ------------------------------------------------------------------------------------------------
 
 
-def quantity(value: float | None, unit: Literal["ratio", "s"]) -> str:
-    """A value with its unit, for people: `99.93 %`, `1.204 s`; an infinite time is one that no answer ended."""
-    if value is None:
-        return "not known"
-    if math.isinf(value):
-        return "no good answer"
-    return _percent(value) if unit == "ratio" else _seconds(value)
-
-
-def _percent(ratio: float) -> str:
-    return f"{ratio * 100:.3f}".rstrip("0").rstrip(".") + " %"
-
-
-def _seconds(value_s: float) -> str:
-    return f"{value_s:.3f} s" if value_s < _TENTHS_FROM_S else f"{value_s:,.1f} s"
-
-
-def _outward(value: float, unit: Literal["ratio", "s"], *, up: bool) -> str:
-    """A bound rounded away from the value, so that what is printed is never more than what is proven."""
-    if math.isinf(value):
-        return quantity(value, unit)
-    scale = 1e5 if unit == "ratio" else 1e3
-    return quantity((math.ceil if up else math.floor)(value * scale) / scale, unit)
-
-
 def _target(objective: Objective) -> str:
     side = "at least" if objective.comparison == "at_least" else "at most"
-    return f"{side} {quantity(objective.bound, objective.unit)}"
+    return f"{side} {promised(objective.bound, objective.unit)}"
 
 
 def _numbers(objective: Objective, found: Estimate) -> str:
     """`99.95 % (99.91 % to 99.98 %), 5 misses of 10,000`."""
-    unit = objective.unit
+    unit, bound = objective.unit, objective.bound
+    within = interval(found.low, found.high, unit, bound)
     count = f"{found.samples:,}" if found.misses is None else f"{_misses(found.misses)} of {found.samples:,}"
     emulated = ", emulated" if found.emulated else ""
-    return f"{quantity(found.value, unit)}{_interval(found, unit)}, {count}{emulated}"
-
-
-def _interval(found: Estimate, unit: Literal["ratio", "s"]) -> str:
-    """` (99.91 % to 99.98 %)`; nothing when neither end is a number."""
-    if not any(end is not None and math.isfinite(end) for end in (found.low, found.high)):
-        return ""
-    low = "?" if found.low is None else _outward(found.low, unit, up=False)
-    high = "?" if found.high is None else _outward(found.high, unit, up=True)
-    return f" ({low} to {high})"
+    return f"{quantity(found.value, unit, bound)}{f' ({within})' if within else ''}, {count}{emulated}"
 
 
 def _misses(count: int) -> str:
@@ -283,7 +249,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "value": _finite(found.value),
         "low": _finite(found.low),
         "high": _finite(found.high),
-        "value_text": quantity(found.value, objective.unit),
+        "value_text": quantity(found.value, objective.unit, objective.bound),
         "samples": found.samples,
         "misses": found.misses,
         "emulated": found.emulated,

@@ -47,7 +47,7 @@ def runs(draw: st.DrawFn) -> Recording:
         answer(seq, seq / 5, status=ends.get(seq, OK), lag_s=lag_s, response_s=7.0 if seq in slow else 0.1)
         for seq in range(count)
     ]
-    high = draw(st.floats(0.3, 0.99))
+    high = draw(st.floats(0.3, 0.7) | st.floats(0.9, 0.99))
     gpu = gpu_samples([high if second % 2 else high * 0.95 for second in range(count // 5 + 10)])
     run = recording(rows, must_pass=ASKED, gpu=gpu, objectives=LENIENT)
     strangers = draw(st.sampled_from([0, 0, 0, 30]))

@@ -14,7 +14,7 @@ from scenarios.scenario import Objectives as Asked
 from slo_checks.estimate import Estimate
 from slo_checks.junit import junit_xml
 from slo_checks.objectives import ObjectiveError, load_objectives
-from slo_checks.verdict import Outcome, evaluate, exit_code, judge, quantity, to_json
+from slo_checks.verdict import Outcome, evaluate, exit_code, judge, to_json
 from tests.unit.recordings import answers, changed, gpu_samples, recording, verdict_on
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -103,18 +103,6 @@ class TestAnEstimate:
         assert judge(gpu, Estimate(0.9, 0.9, 0.9, 19))[0] is INCONCLUSIVE
         assert judge(gpu, Estimate(0.9, 0.9, 0.9, 20))[0] is PASS
         assert judge(gpu, Estimate(0.1, 0.1, 0.1, 5))[0] is FAIL
-
-    @pytest.mark.parametrize(("value", "unit", "text"), [
-        (0.9993, "ratio", "99.93 %"), (1.0, "ratio", "100 %"), (1.2044, "s", "1.204 s"), (75.25, "s", "75.2 s"),
-        (None, "s", "not known"), (float("inf"), "s", "no good answer"),
-    ])  # fmt: skip
-    def test_is_told_with_its_unit(self, value: float | None, unit: Any, text: str) -> None:
-        assert quantity(value, unit) == text
-
-    def test_prints_bounds_no_better_than_they_are(self) -> None:
-        """99.9995 % proven is not 100 % proven."""
-        found = Estimate(0.9999951, 0.9999949, 0.9999999, 10**7, 49)
-        assert "(99.999 % to 100 %)" in judge(SHIPPED["availability"], found)[1]
 
 
 class TestJson:
