@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import bdtr, bdtrik, betaincinv  # scipy.stats takes a second longer to import
+from scipy.special import bdtr, bdtrik, betaincc, betaincinv  # scipy.stats takes a second longer to import
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ def fewest_to_prove(misses: int, allowed_miss_ratio: float, confidence: float) -
     doubt = 1 - confidence
 
     def proves(samples: int) -> bool:
-        return float(bdtr(misses, samples, allowed_miss_ratio)) <= doubt
+        # The binomial distribution function itself (bdtr) takes no number of samples beyond 2^31.
+        return float(betaincc(misses + 1, samples - misses, allowed_miss_ratio)) <= doubt
 
     most = misses + 1
     while not proves(most):

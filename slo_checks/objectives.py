@@ -24,6 +24,8 @@ IndicatorName = Literal[
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Text = Annotated[str, Field(min_length=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+LEAST_MISS_RATIO: Final = 1e-12
+"""Less would need more than three million million requests."""
 
 
 class ObjectiveError(Exception):
@@ -60,6 +62,8 @@ class Objective(Strict):
     @model_validator(mode="after")
     def _provable(self) -> Self:
         allowed = self.allowed_miss_ratio
+        if allowed is not None and allowed < LEAST_MISS_RATIO:
+            raise ValueError(f"a share of misses of at most {allowed:.2g} is more than any run can prove; allow more")
         least = 1 if allowed is None else fewest_to_prove(0, allowed, self.confidence)
         if self.fewest_samples < least:
             raise ValueError(f"fewest_samples: {self.fewest_samples} prove nothing here; {least} is the least")

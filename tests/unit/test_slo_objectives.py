@@ -92,6 +92,18 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda d: d["objectives"]["availability"].update(bound=1.0),
         "no number of requests can prove",
     ),
+    "bound that takes thirty thousand million requests": (
+        lambda d: d["objectives"]["availability"].update(bound=0.9999999999),
+        "objectives.availability: fewest_samples: 2995 prove nothing here; 29957320256 is the least",
+    ),
+    "bound that takes more than can be counted": (
+        lambda d: d["objectives"]["error_rate"].update(bound=5e-324),
+        "objectives.error_rate: a share of misses of at most 4.9e-324 is more than any run can prove; allow more",
+    ),
+    "percentile that takes more than can be counted": (
+        lambda d: d["objectives"]["latency_p95"].update(percentile=0.9999999999999),
+        "is more than any run can prove",
+    ),
     "bound in quotes": (
         lambda d: d["objectives"]["availability"].update(bound="0.999"),
         "objectives.availability.bound",
