@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from loadtests.recording import Recording
-from reports.plots import Limits
-from reports.series import Mark, Timeline, marks, timeline
+from reports.events import Mark, marks
+from reports.series import Timeline, timeline
 from reports.tables import (
     ErrorClass,
     GeneratorLag,
@@ -20,6 +20,7 @@ from reports.tables import (
     latency_by_kind,
     load_processes,
 )
+from reports.timeline_plot import Limits
 from slo_checks.objectives import ObjectiveError, objectives_of
 from slo_checks.verdict import RunVerdict, Verdict
 

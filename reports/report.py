@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from loadtests.recording import Recording
 from reports import markdown
 from reports.contents import Contents
+from reports.latency_plot import latency_figure
 from reports.page import Figures, LinkedFile, page
-from reports.plots import latency_figure, timeline_figure
+from reports.timeline_plot import timeline_figure
 from slo_checks import junit, verdict
 from slo_checks.verdict import RunVerdict
 

@@ -12,8 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from loadtests.recording import IN_FLIGHT, OK, Recording
-from reports.series import QUANTILES, FloatArray, rank, request_columns
+from reports.bins import FloatArray
+from reports.columns import request_columns
+from reports.series import QUANTILES
 from slo_checks.asserted import asserted_phases, asserted_requests, asserted_rows, completed, is_in
+from slo_checks.estimate import nearest_rank
 from slo_checks.verdict import Conservation
 
 MOST_CURVE_POINTS: Final = 400
@@ -218,7 +221,7 @@ def _quantile(ordered: FloatArray, quantile: float) -> float | None:
     """Nearest-rank quantile of sorted values; None where they are too few to tell it."""
     if ordered.size < needed_for(quantile):
         return None
-    return float(ordered[rank(quantile, np.array([ordered.size]))[0]])
+    return float(ordered[nearest_rank(ordered.size, quantile) - 1])
 
 
 def _error_class(status: object, rows: pd.DataFrame) -> ErrorClass:

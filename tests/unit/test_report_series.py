@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 from loadtests.recording import Recording
-from reports.series import (
-    MOST_BINS,
-    MOST_SERVERS,
-    OTHER_SERVERS,
-    Timeline,
-    bin_edges_s,
-    most_in_flight,
-    quantiles_by_bin,
-    timeline,
-)
+from reports.bins import MOST_BINS, bin_edges_s, most_in_flight, quantiles_by_bin
+from reports.series import MOST_SERVERS, OTHER_SERVERS, Timeline, timeline
 from reports.tables import (
     MOST_CURVE_POINTS,
     answers_by_server,
@@ -108,8 +100,8 @@ def test_failures_are_infinitely_late() -> None:
 
 
 def test_a_quantile_of_a_whole_number_of_samples_is_not_one_too_far() -> None:
-    places, values = np.zeros(300, dtype=np.int64), np.arange(1.0, 301.0)
-    assert quantiles_by_bin(places, values, 1, {"p95": 0.95, "p99": 0.99}) == {"p95": [285.0], "p99": [297.0]}
+    edges_s, at_s, values = np.array([0.0, 1.0]), np.zeros(300), np.arange(1.0, 301.0)
+    assert quantiles_by_bin(edges_s, at_s, values, {"p95": 0.95, "p99": 0.99}) == {"p95": [285.0], "p99": [297.0]}
 
 
 def test_lag_keeps_the_worst_of_each_bin() -> None:

@@ -1,7 +1,4 @@
-"""Arrays -> figures [pure]. What is drawn was computed elsewhere; here are only ink and places.
-
-Figures are `matplotlib.figure.Figure` objects; nothing global is touched.
-"""
+"""A run on one time axis -> a figure [pure]. What is drawn was computed elsewhere; here are only ink and places."""
 
 from __future__ import annotations
 
@@ -13,24 +10,21 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from reports import wording
-from reports.palette import KIND_COLOURS, SERIES_COLOURS, STATUS_COLOURS, light
-from reports.series import FloatArray, Mark, PhaseSpan, Timeline
-from reports.tables import KindLatency, needed_for
+from reports.bins import FloatArray
+from reports.events import Mark
+from reports.ink import LEAST_MS, WIDTH_IN, legend, log_ticks, percent_axis, plain, say, steps, title
+from reports.palette import SERIES_COLOURS, STATUS_COLOURS, light
+from reports.series import PhaseSpan, Timeline
 
-WIDTH_IN: Final = 11.0
 PANEL_IN: Final = 1.25
 QUIET_EVENTS: Final = frozenset({"started", "worker_finished", "finished"})
 MOST_LANES: Final = 4
 MOST_TICKS: Final = 12
 TICK_STEPS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
-FEW: Final = 30
-LEAST_MS: Final = 0.01
-SHORT_LOG_AXIS: Final = 200
 _LEFT, _RIGHT = 0.062, 0.825
 _LETTER_IN: Final = 0.067
 _INNER_IN: Final = WIDTH_IN * (_RIGHT - _LEFT)
@@ -60,7 +54,7 @@ def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
     figure.subplots_adjust(left=_LEFT, right=_RIGHT, top=1 - 0.1 / height_in, bottom=0.45 / height_in)
     _strip(axes[0], timeline, lanes)
     for axis, draw in zip(axes[1:], panels, strict=True):
-        _plain(axis)
+        plain(axis)
         _shade(axis, timeline)
         draw(axis, timeline)
     axes[-1].tick_params(labelbottom=True)
@@ -68,31 +62,6 @@ def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
     axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.seconds(value) if value else "0"))
     axes[-1].xaxis.set_major_locator(FixedLocator(_time_ticks(timeline.end_s)))
     axes[-1].set_xlim(0, timeline.end_s)
-    return figure
-
-
-def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None = None) -> Figure:
-    """The distribution of response times of each kind: which share was answered within a time."""
-    columns = min(2, len(kinds))
-    lines = -(-len(kinds) // columns)
-    height_in = 2.7 * lines + 0.4
-    figure = Figure(figsize=(WIDTH_IN if columns > 1 else 6.5, height_in), facecolor=light("paper"))
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    figure.subplots_adjust(
-        left=0.075, right=0.98, top=1 - 0.48 / height_in, bottom=0.5 / height_in,
-        hspace=0.42, wspace=0.08,
-    )  # fmt: skip
-    grid.flat[0].set_xscale("log")
-    grid.flat[0].set_xlim(_times_ms(kinds, latency_limit_ms))
-    for axis, kind in zip(grid.flat, kinds, strict=False):
-        _plain(axis)
-        _distribution(axis, kind, latency_limit_ms)
-    _log_ticks(grid.flat[0].xaxis, grid.flat[0].get_xlim())  # shared by all
-    for axis in list(grid.flat)[len(kinds) :]:
-        axis.set_visible(False)
-    for axis in list(grid.flat)[len(kinds) - columns : len(kinds)]:
-        axis.tick_params(labelbottom=True)
-        axis.set_xlabel("response time, counted from when it was due", color=light("muted"), fontsize=9)
     return figure
 
 
@@ -110,22 +79,22 @@ def _panels(timeline: Timeline, limits: Limits) -> list[_Draw]:
 
 
 def _rates(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "Requests per second")
+    title(axis, "Requests per second")
     axis.stairs(shown.served_per_s, shown.edges_s, fill=True, color=light("green"), alpha=0.35, label="served well")
     axis.stairs(shown.served_per_s, shown.edges_s, color=light("green"), baseline=None, linewidth=1.0)
     axis.stairs(
         shown.offered_per_s, shown.edges_s, color=light("ink"), baseline=None, linewidth=1.1, label="offered (due)"
     )
     axis.set_ylim(bottom=0)
-    _legend(axis)
+    legend(axis)
 
 
 def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
-    _title(axis, "Response time, counted from when due (log)")
+    title(axis, "Response time, counted from when due (log)")
     styles = {"p50": ("sky", 1.0), "p95": ("blue", 1.4), "p99": ("purple", 1.0)}
     axis.set_yscale("log")
     for name, (colour, width) in styles.items():
-        _steps(axis, shown.edges_s, np.maximum(shown.response_ms[name], LEAST_MS), colour, name, width)
+        steps(axis, shown.edges_s, np.maximum(shown.response_ms[name], LEAST_MS), colour, name, width)
     lost = np.isinf(shown.response_ms["p95"])
     if lost.any():
         middles = (shown.edges_s[:-1] + shown.edges_s[1:]) / 2
@@ -135,14 +104,14 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
         )  # fmt: skip
     _limit(axis, limit_ms, "limit of p95")
     axis.set_ylim(top=axis.get_ylim()[1] * 2)  # room for the triangles
-    _log_ticks(axis.yaxis, axis.get_ylim())
-    _legend(axis)
+    log_ticks(axis.yaxis, axis.get_ylim())
+    legend(axis)
 
 
 def _failures(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "Failures per second, by class")
+    title(axis, "Failures per second, by class")
     if not shown.failed_per_s:
-        _say(axis, "no failures")
+        say(axis, "no failures")
         axis.set_yticks([])
         return
     named = {wording.STATUS_WORDS[status]: rates for status, rates in shown.failed_per_s.items()}
@@ -150,42 +119,42 @@ def _failures(axis: Axes, shown: Timeline) -> None:
 
 
 def _in_flight(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "Under way at once (most in each step)")
-    _steps(axis, shown.edges_s, shown.in_flight, "blue", "in flight", 1.2)
+    title(axis, "Under way at once (most in each step)")
+    steps(axis, shown.edges_s, shown.in_flight, "blue", "in flight", 1.2)
     if _seen(shown.queued):
-        _steps(axis, shown.edges_s, shown.queued, "orange", "in a server's\nqueues", 1.2)
+        steps(axis, shown.edges_s, shown.queued, "orange", "in a server's\nqueues", 1.2)
     axis.set_ylim(bottom=0)
-    _legend(axis)
+    legend(axis)
 
 
 def _servers(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "Answers per second, by server")
+    title(axis, "Answers per second, by server")
     _stack(axis, shown.edges_s, shown.answers_per_s, SERIES_COLOURS)
 
 
 def _lag(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
-    _title(axis, "Generator lag: how late we sent (log)")
+    title(axis, "Generator lag: how late we sent (log)")
     axis.set_yscale("log")
-    _steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, LEAST_MS), "grey", "worst", 0.9)
-    _steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, LEAST_MS), "blue", "p99", 1.3)
+    steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, LEAST_MS), "grey", "worst", 0.9)
+    steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, LEAST_MS), "blue", "p99", 1.3)
     _limit(axis, limit_ms, "limit of p99")
-    _log_ticks(axis.yaxis, axis.get_ylim())
-    _legend(axis)
+    log_ticks(axis.yaxis, axis.get_ylim())
+    legend(axis)
 
 
 def _client_cpu(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "CPU of the busiest load process")
-    _steps(axis, shown.edges_s, shown.client_cpu_ratio, "blue", "1 core = 100 %", 1.2)
-    _percent_axis(axis, float(np.nanmax(shown.client_cpu_ratio)))
-    _legend(axis)
+    title(axis, "CPU of the busiest load process")
+    steps(axis, shown.edges_s, shown.client_cpu_ratio, "blue", "1 core = 100 %", 1.2)
+    percent_axis(axis, float(np.nanmax(shown.client_cpu_ratio)))
+    legend(axis)
 
 
 def _gpu(axis: Axes, shown: Timeline) -> None:
-    _title(axis, "GPU utilisation" + (", EMULATED DEVICE" if shown.gpu_emulated else ""))
+    title(axis, "GPU utilisation" + (", EMULATED DEVICE" if shown.gpu_emulated else ""))
     for (device, busy), colour in zip(shown.gpu_busy_ratio.items(), cycle(SERIES_COLOURS), strict=False):
-        _steps(axis, shown.edges_s, busy, colour, wording.name(device), 1.2)
-    _percent_axis(axis, 1.0)
-    _legend(axis)
+        steps(axis, shown.edges_s, busy, colour, wording.name(device), 1.2)
+    percent_axis(axis, 1.0)
+    legend(axis)
 
 
 def _strip(axis: Axes, shown: Timeline, lanes: Mapping[int, int]) -> None:
@@ -233,46 +202,6 @@ def _shade(axis: Axes, shown: Timeline) -> None:
             axis.axvline(mark.at_s, color=light("vermilion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
 
 
-def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None:
-    colour = light(KIND_COLOURS.get(kind.kind, "muted"))
-    share = f", {wording.percent(kind.ok / kind.scheduled)} answered well" if kind.ok < kind.scheduled else ""
-    _title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}", above_pt=17)
-    axis.annotate(
-        " · ".join(_quantile_words(kind)), (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points",
-        fontsize=8.5, color=light("muted"), annotation_clip=False,
-    )  # fmt: skip
-    axis.set_ylim(0, 1.04)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
-    if kind.ok == 0:
-        _say(axis, "nothing was answered well")
-        return
-    few = kind.ok < FEW
-    axis.step(
-        np.maximum(kind.curve_ms, LEAST_MS), kind.curve_ratio, where="post", color=colour, linewidth=1.6,
-        marker="o" if few else None, markersize=3,
-    )  # fmt: skip
-    _upright_limit(axis, limit_ms)
-    for name, ratio in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
-        value = kind.quantiles_ms[name]
-        if value is not None and np.isfinite(value):
-            axis.plot([value], [ratio], "o", color=colour, markersize=4.5, markeredgecolor=light("paper"), zorder=5)
-
-
-def _times_ms(kinds: Sequence[KindLatency], limit_ms: float | None) -> tuple[float, float]:
-    """Ends of the time axis: every answer and the limit lie within."""
-    known = [float(end) for kind in kinds if kind.ok for end in kind.curve_ms[[0, -1]]]
-    known += [] if limit_ms is None else [limit_ms]
-    return max(min(known, default=1.0), LEAST_MS) / 1.5, max([*known, 1.0]) * 1.5
-
-
-def _quantile_words(kind: KindLatency) -> list[str]:
-    needs = {"p50": needed_for(0.50), "p95": needed_for(0.95), "p99": needed_for(0.99)}
-    return [
-        f"{name} needs {needs[name]}" if value is None else f"{name} {wording.milliseconds(value)}"
-        for name, value in kind.quantiles_ms.items()
-    ] + [f"slowest {wording.milliseconds(kind.worst_ms)}"]
-
-
 def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], colours: Sequence[str]) -> None:
     below = np.zeros(edges_s.size - 1)
     for (name, rates), colour in zip(named.items(), colours, strict=False):
@@ -280,13 +209,7 @@ def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], col
         axis.stairs(top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.name(name))
         below = top
     axis.set_ylim(bottom=0)
-    _legend(axis)
-
-
-def _steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, label: str, width: float) -> None:
-    """A line of steps with gaps where nothing, or nothing finite, is known."""
-    finite = np.where(np.isfinite(values), values, np.nan)
-    axis.stairs(finite, edges_s, baseline=None, color=light(colour), linewidth=width, label=label)
+    legend(axis)
 
 
 def _limit(axis: Axes, limit: float | None, name: str) -> None:
@@ -295,53 +218,6 @@ def _limit(axis: Axes, limit: float | None, name: str) -> None:
             limit, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)),
             label=f"{name} {wording.milliseconds(limit)}", zorder=2,
         )  # fmt: skip
-
-
-def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
-    if limit_ms is not None:
-        axis.axvline(limit_ms, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
-        axis.annotate(
-            f"limit {wording.milliseconds(limit_ms)}", (limit_ms, 0.04), (-4, 0), textcoords="offset points",
-            color=light("vermilion"), fontsize=8, rotation=90, ha="right", va="bottom",
-        )  # fmt: skip
-
-
-def _log_ticks(scale: Axis, shown: tuple[float, float]) -> None:
-    """Labels at 1, 10, 100 ms..., and at 2 and 5 of each where the axis is too short for two of them."""
-    subs = (1.0, 2.0, 5.0) if shown[1] / shown[0] < SHORT_LOG_AXIS else (1.0,)
-    scale.set_major_locator(LogLocator(subs=subs))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
-    scale.set_minor_formatter(NullFormatter())
-
-
-def _percent_axis(axis: Axes, greatest: float) -> None:
-    axis.set_ylim(0, max(1.0, greatest) * 1.05)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
-
-
-def _plain(axis: Axes) -> None:
-    axis.set_facecolor("none")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(light("rule"))
-    axis.tick_params(which="both", colors=light("muted"), labelsize=8, length=3, width=0.6)
-    axis.tick_params(which="minor", length=1.5)
-    axis.grid(axis="y", color=light("rule"), linewidth=0.6)
-    axis.set_axisbelow(True)
-
-
-def _title(axis: Axes, text: str, above_pt: float = 4) -> None:
-    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=above_pt)
-
-
-def _legend(axis: Axes) -> None:
-    axis.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1.06), frameon=False, fontsize=8, labelcolor=light("ink"),
-        handlelength=1.4, labelspacing=0.35, borderpad=0, reverse=True,
-    )  # fmt: skip
-
-
-def _say(axis: Axes, text: str) -> None:
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=light("muted"), fontsize=9)
 
 
 def _visible(shown: Timeline) -> list[PhaseSpan]:

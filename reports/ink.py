@@ -1,0 +1,62 @@
+"""How axes look in every figure: rules, titles, ticks, legends, lines of steps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from reports import wording
+from reports.bins import FloatArray
+from reports.palette import light
+
+WIDTH_IN: Final = 11.0
+LEAST_MS: Final = 0.01
+SHORT_LOG_AXIS: Final = 200
+
+
+def steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, label: str, width: float) -> None:
+    """A line of steps with gaps where nothing, or nothing finite, is known."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    axis.stairs(finite, edges_s, baseline=None, color=light(colour), linewidth=width, label=label)
+
+
+def log_ticks(scale: Axis, shown: tuple[float, float]) -> None:
+    """Labels at 1, 10, 100 ms..., and at 2 and 5 of each where the axis is too short for two of them."""
+    subs = (1.0, 2.0, 5.0) if shown[1] / shown[0] < SHORT_LOG_AXIS else (1.0,)
+    scale.set_major_locator(LogLocator(subs=subs))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def percent_axis(axis: Axes, greatest: float) -> None:
+    axis.set_ylim(0, max(1.0, greatest) * 1.05)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.percent(value, 0)))
+
+
+def plain(axis: Axes) -> None:
+    axis.set_facecolor("none")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(light("rule"))
+    axis.tick_params(which="both", colors=light("muted"), labelsize=8, length=3, width=0.6)
+    axis.tick_params(which="minor", length=1.5)
+    axis.grid(axis="y", color=light("rule"), linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def title(axis: Axes, text: str, above_pt: float = 4) -> None:
+    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=above_pt)
+
+
+def legend(axis: Axes) -> None:
+    axis.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.06), frameon=False, fontsize=8, labelcolor=light("ink"),
+        handlelength=1.4, labelspacing=0.35, borderpad=0, reverse=True,
+    )  # fmt: skip
+
+
+def say(axis: Axes, text: str) -> None:
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=light("muted"), fontsize=9)
