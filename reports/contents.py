@@ -7,6 +7,7 @@ from typing import Self
 
 from loadtests.recording import Recording
 from reports.events import Mark, marks
+from reports.limits import Limits, limits
 from reports.series import Timeline, timeline
 from reports.tables import (
     ErrorClass,
@@ -20,8 +21,6 @@ from reports.tables import (
     latency_by_kind,
     load_processes,
 )
-from reports.timeline_plot import Limits
-from slo_checks.objectives import ObjectiveError, objectives_of
 from slo_checks.verdict import RunVerdict, Verdict
 
 _ROLES = ("must_pass", "must_not_fail", "not_asked")
@@ -54,7 +53,7 @@ class Contents:
             lag=generator_lag(recording),
             processes=load_processes(recording),
             marks=tuple(marks(recording)),
-            limits=Limits(latency_limit_ms(verdict), lag_limit_ms(recording)),
+            limits=limits(verdict),
         )
 
     @property
@@ -72,17 +71,3 @@ class Contents:
     def by_role(self) -> tuple[Verdict, ...]:
         """The verdicts that decide the run first."""
         return tuple(sorted(self.verdict.verdicts, key=lambda verdict: _ROLES.index(verdict.role)))
-
-
-def latency_limit_ms(verdict: RunVerdict) -> float | None:
-    """The strictest latency objective that was judged, in ms."""
-    bounds = [each.objective.bound for each in verdict.verdicts if each.objective.indicator == "latency"]
-    return min(bounds) * 1e3 if bounds else None
-
-
-def lag_limit_ms(recording: Recording) -> float | None:
-    """How late the generator itself may be, in ms; None when the plan's objectives do not say."""
-    try:
-        return objectives_of(recording).measurement.lag_p99_most_s * 1e3
-    except ObjectiveError:
-        return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports import wording
@@ -24,9 +25,15 @@ def steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, labe
     axis.stairs(finite, edges_s, baseline=None, color=light(colour), linewidth=width, label=label)
 
 
-def log_ticks(scale: Axis, shown: tuple[float, float]) -> None:
-    """Labels at 1, 10, 100 ms..., and at 2 and 5 of each where the axis is too short for two of them."""
-    subs = (1.0, 2.0, 5.0) if shown[1] / shown[0] < SHORT_LOG_AXIS else (1.0,)
+def log_scale(axis: Axes, along: Literal["x", "y"], shown_ms: Iterable[npt.ArrayLike]) -> None:
+    """Room for all times that are known, and labels at 1, 10, 100 ms..., where that is too few at 2 and 5 of each."""
+    known_ms = np.concatenate([np.asarray(times_ms, dtype=np.float64).ravel() for times_ms in shown_ms])
+    known_ms = np.maximum(known_ms[np.isfinite(known_ms)], LEAST_MS)
+    least_ms, most_ms = (float(known_ms.min()), float(known_ms.max())) if known_ms.size else (1.0, 1.0)
+    least_ms, most_ms = least_ms / 1.5, most_ms * 2
+    axis.set(**{f"{along}scale": "log", f"{along}lim": (least_ms, most_ms)})
+    scale = axis.xaxis if along == "x" else axis.yaxis
+    subs = (1.0, 2.0, 5.0) if most_ms / least_ms < SHORT_LOG_AXIS else (1.0,)
     scale.set_major_locator(LogLocator(subs=subs))
     scale.set_major_formatter(FuncFormatter(lambda value, _: wording.milliseconds(value)))
     scale.set_minor_formatter(NullFormatter())

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from reports import wording
-from reports.ink import LEAST_MS, WIDTH_IN, log_ticks, plain, say, title
+from reports.ink import LEAST_MS, WIDTH_IN, log_scale, plain, say, title
+from reports.limits import Limit
 from reports.palette import KIND_COLOURS, light
 from reports.tables import KindLatency, needed_for
 
 FEW: Final = 30
 
 
-def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None = None) -> Figure:
+def latency_figure(kinds: Sequence[KindLatency], limits: Sequence[Limit]) -> Figure:
     """The distribution of response times of each kind: which share was answered within a time."""
     columns = min(2, len(kinds))
     lines = -(-len(kinds) // columns)
@@ -29,12 +30,11 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
         left=0.075, right=0.98, top=1 - 0.48 / height_in, bottom=0.5 / height_in,
         hspace=0.42, wspace=0.08,
     )  # fmt: skip
-    grid.flat[0].set_xscale("log")
-    grid.flat[0].set_xlim(_times_ms(kinds, latency_limit_ms))
     for axis, kind in zip(grid.flat, kinds, strict=False):
         plain(axis)
-        _distribution(axis, kind, latency_limit_ms)
-    log_ticks(grid.flat[0].xaxis, grid.flat[0].get_xlim())  # shared by all
+        _distribution(axis, kind, limits)
+    # Shared by all.
+    log_scale(grid.flat[0], "x", [*(kind.curve_ms for kind in kinds), [limit.ms for limit in limits]])
     for axis in list(grid.flat)[len(kinds) :]:
         axis.set_visible(False)
     for axis in list(grid.flat)[len(kinds) - columns : len(kinds)]:
@@ -43,7 +43,7 @@ def latency_figure(kinds: Sequence[KindLatency], latency_limit_ms: float | None 
     return figure
 
 
-def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None:
+def _distribution(axis: Axes, kind: KindLatency, limits: Sequence[Limit]) -> None:
     colour = light(KIND_COLOURS.get(kind.kind, "muted"))
     share = f", {wording.percent(kind.ok / kind.scheduled)} answered well" if kind.ok < kind.scheduled else ""
     title(axis, f"{kind.kind}: {wording.count(kind.scheduled)} requests{share}", above_pt=17)
@@ -61,27 +61,20 @@ def _distribution(axis: Axes, kind: KindLatency, limit_ms: float | None) -> None
         np.maximum(kind.curve_ms, LEAST_MS), kind.curve_ratio, where="post", color=colour, linewidth=1.6,
         marker="o" if few else None, markersize=3,
     )  # fmt: skip
-    _upright_limit(axis, limit_ms)
+    for place, limit in enumerate(limits):
+        _upright_limit(axis, limit, 0.04 + 0.3 * place)
     for name, ratio in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
         value = kind.quantiles_ms[name]
         if value is not None and np.isfinite(value):
             axis.plot([value], [ratio], "o", color=colour, markersize=4.5, markeredgecolor=light("paper"), zorder=5)
 
 
-def _upright_limit(axis: Axes, limit_ms: float | None) -> None:
-    if limit_ms is not None:
-        axis.axvline(limit_ms, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
-        axis.annotate(
-            f"limit {wording.milliseconds(limit_ms)}", (limit_ms, 0.04), (-4, 0), textcoords="offset points",
-            color=light("vermilion"), fontsize=8, rotation=90, ha="right", va="bottom",
-        )  # fmt: skip
-
-
-def _times_ms(kinds: Sequence[KindLatency], limit_ms: float | None) -> tuple[float, float]:
-    """Ends of the time axis: every answer and the limit lie within."""
-    known = [float(end) for kind in kinds if kind.ok for end in kind.curve_ms[[0, -1]]]
-    known += [] if limit_ms is None else [limit_ms]
-    return max(min(known, default=1.0), LEAST_MS) / 1.5, max([*known, 1.0]) * 1.5
+def _upright_limit(axis: Axes, limit: Limit, height: float) -> None:
+    axis.axvline(limit.ms, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)), zorder=2)
+    axis.annotate(
+        f"limit of {limit.percentile} {wording.milliseconds(limit.ms)}", (limit.ms, height), (-4, 0),
+        textcoords="offset points", color=light("vermilion"), fontsize=8, rotation=90, ha="right", va="bottom",
+    )  # fmt: skip
 
 
 def _quantile_words(kind: KindLatency) -> list[str]:

@@ -66,7 +66,7 @@ def write_report(recording: Recording, run_verdict: RunVerdict, directory: Path)
 def draw(contents: Contents) -> Figures:
     return Figures(
         timeline=None if contents.timeline is None else timeline_figure(contents.timeline, contents.limits),
-        latency=latency_figure(contents.latency, contents.limits.latency_ms) if contents.latency else None,
+        latency=latency_figure(contents.latency, contents.limits.latency) if contents.latency else None,
     )
 
 

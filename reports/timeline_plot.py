@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from typing import Final, TypeAlias
@@ -16,7 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from reports import wording
 from reports.bins import FloatArray
 from reports.events import Mark
-from reports.ink import LEAST_MS, WIDTH_IN, legend, log_ticks, percent_axis, plain, say, steps, title
+from reports.ink import LEAST_MS, WIDTH_IN, legend, log_scale, percent_axis, plain, say, steps, title
+from reports.limits import Limit, Limits
 from reports.palette import SERIES_COLOURS, STATUS_COLOURS, light
 from reports.series import PhaseSpan, Timeline
 
@@ -30,14 +30,6 @@ _LETTER_IN: Final = 0.067
 _INNER_IN: Final = WIDTH_IN * (_RIGHT - _LEFT)
 
 _Draw: TypeAlias = Callable[[Axes, Timeline], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Lines to draw, in ms; None where there is no limit."""
-
-    latency_ms: float | None = None
-    lag_ms: float | None = None
 
 
 def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
@@ -66,11 +58,11 @@ def timeline_figure(timeline: Timeline, limits: Limits) -> Figure:
 
 
 def _panels(timeline: Timeline, limits: Limits) -> list[_Draw]:
-    panels: list[_Draw] = [_rates, partial(_latency, limit_ms=limits.latency_ms), _failures, _in_flight]
+    panels: list[_Draw] = [_rates, partial(_latency, limits=limits.latency), _failures, _in_flight]
     if timeline.answers_per_s:
         panels.append(_servers)
     if _seen(timeline.lag_worst_ms):
-        panels.append(partial(_lag, limit_ms=limits.lag_ms))
+        panels.append(partial(_lag, limit=limits.lag))
     if _seen(timeline.client_cpu_ratio):
         panels.append(_client_cpu)
     if timeline.gpu_busy_ratio:
@@ -89,10 +81,9 @@ def _rates(axis: Axes, shown: Timeline) -> None:
     legend(axis)
 
 
-def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
+def _latency(axis: Axes, shown: Timeline, limits: Sequence[Limit]) -> None:
     title(axis, "Response time, counted from when due (log)")
     styles = {"p50": ("sky", 1.0), "p95": ("blue", 1.4), "p99": ("purple", 1.0)}
-    axis.set_yscale("log")
     for name, (colour, width) in styles.items():
         steps(axis, shown.edges_s, np.maximum(shown.response_ms[name], LEAST_MS), colour, name, width)
     lost = np.isinf(shown.response_ms["p95"])
@@ -102,9 +93,9 @@ def _latency(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
             middles[lost], np.full(int(lost.sum()), 0.95), "^", transform=axis.get_xaxis_transform(), markersize=4,
             color=light("vermilion"), linestyle="none", label="p95 never:\n> 5 % failed",
         )  # fmt: skip
-    _limit(axis, limit_ms, "limit of p95")
-    axis.set_ylim(top=axis.get_ylim()[1] * 2)  # room for the triangles
-    log_ticks(axis.yaxis, axis.get_ylim())
+    for limit in limits:
+        _limit(axis, limit)
+    log_scale(axis, "y", [*shown.response_ms.values(), [limit.ms for limit in limits]])
     legend(axis)
 
 
@@ -132,13 +123,12 @@ def _servers(axis: Axes, shown: Timeline) -> None:
     _stack(axis, shown.edges_s, shown.answers_per_s, SERIES_COLOURS)
 
 
-def _lag(axis: Axes, shown: Timeline, limit_ms: float | None) -> None:
+def _lag(axis: Axes, shown: Timeline, limit: Limit) -> None:
     title(axis, "Generator lag: how late we sent (log)")
-    axis.set_yscale("log")
     steps(axis, shown.edges_s, np.maximum(shown.lag_worst_ms, LEAST_MS), "grey", "worst", 0.9)
     steps(axis, shown.edges_s, np.maximum(shown.lag_p99_ms, LEAST_MS), "blue", "p99", 1.3)
-    _limit(axis, limit_ms, "limit of p99")
-    log_ticks(axis.yaxis, axis.get_ylim())
+    _limit(axis, limit)
+    log_scale(axis, "y", [shown.lag_worst_ms, shown.lag_p99_ms, [limit.ms]])
     legend(axis)
 
 
@@ -212,12 +202,11 @@ def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], col
     legend(axis)
 
 
-def _limit(axis: Axes, limit: float | None, name: str) -> None:
-    if limit is not None:
-        axis.axhline(
-            limit, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)),
-            label=f"{name} {wording.milliseconds(limit)}", zorder=2,
-        )  # fmt: skip
+def _limit(axis: Axes, limit: Limit) -> None:
+    axis.axhline(
+        limit.ms, color=light("vermilion"), linewidth=1.1, linestyle=(0, (6, 3)),
+        label=f"limit of {limit.percentile} {wording.milliseconds(limit.ms)}", zorder=2,
+    )  # fmt: skip
 
 
 def _visible(shown: Timeline) -> list[PhaseSpan]:

@@ -58,7 +58,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class RunVerdict:
-    """The whole run judged: any fail fails it; else any must_pass not proven leaves it inconclusive."""
+    """The whole run judged: any fail fails it; else any must_pass not proven leaves it inconclusive.
+
+    ``objectives`` are those that it was judged by, with their limits of measuring.
+    """
 
     outcome: Outcome
     reason: str
@@ -66,6 +69,7 @@ class RunVerdict:
     validity: tuple[ValidityCheck, ...]
     conservation: Conservation
     emulated: bool
+    objectives: Objectives
 
 
 def evaluate(recording: Recording, objectives: Objectives | None = None) -> RunVerdict:
@@ -80,7 +84,7 @@ def evaluate(recording: Recording, objectives: Objectives | None = None) -> RunV
     verdicts = tuple(_verdict(recording, objective, known, checks) for objective in known.objectives.values())
     outcome, reason = _whole_run(verdicts)
     emulated = bool(recording.plan.target.get("emulated")) or any(sample.get("emulated") for sample in recording.gpu)
-    return RunVerdict(outcome, reason, verdicts, checks, conservation(recording), emulated)
+    return RunVerdict(outcome, reason, verdicts, checks, conservation(recording), emulated, known)
 
 
 def exit_code(outcome: Outcome) -> int:

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -27,6 +28,7 @@ from reports.contents import Contents
 from reports.markdown import summary
 from reports.report import write_report
 from reports.terminal import verdict_lines
+from slo_checks.objectives import Objectives, objectives_document
 from slo_checks.verdict import Outcome, RunVerdict, evaluate
 from tests.unit.recordings import Row, answer, answers, changed, recording
 from tests.unit.test_report_samples import empty_run, sample_run
@@ -222,6 +224,29 @@ def test_emulated_devices_are_named_as_such_everywhere(tmp_path: Path) -> None:
 def test_real_devices_are_not_called_emulated(tmp_path: Path) -> None:
     _, page = report_of(recording(answers(100)), tmp_path)
     assert "EMULATED" not in page.text
+
+
+def other_objectives() -> dict[str, Any]:
+    """The shipped ones, with a second promise on latency and a looser limit of lag."""
+    document = objectives_document()
+    tail = {**document["objectives"]["latency_p95"], "percentile": 0.999, "bound": 0.5, "fewest_samples": 2_995}
+    measurement = {**document["measurement"], "lag_p99_most_s": 0.05}
+    return {**document, "objectives": {**document["objectives"], "tail": tail}, "measurement": measurement}
+
+
+def test_every_promise_on_latency_is_drawn_by_the_name_of_its_percentile(tmp_path: Path) -> None:
+    _, page = report_of(recording(answers(100), objectives=other_objectives()), tmp_path)
+    assert "limit of p95 5 s" in page.text
+    assert "limit of p99.9 500 ms" in page.text
+
+
+def test_limits_are_drawn_as_they_were_judged(tmp_path: Path) -> None:
+    run = recording(answers(100))
+    verdict = evaluate(run, Objectives.model_validate(other_objectives()))
+    page = Page(write_report(run, verdict, tmp_path).read_text(encoding="utf-8"))
+    assert "limit of p99.9 500 ms" in page.text
+    assert "limit of p99 50 ms" in page.text
+    assert "The limit is 50 ms for 99 %." in page.text
 
 
 def test_figures_follow_the_colour_scheme(tmp_path: Path) -> None:
