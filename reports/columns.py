@@ -12,12 +12,17 @@ import pandas as pd
 from loadtests.recording import OK
 from reports.bins import FloatArray, IntArray
 
+UNSTAMPED: Final = "unstamped"
+"""Takes the place of ``ok`` where the time of the answer is not known: nothing proves that it came, or came in time."""
 _US_PER_S: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class RequestColumns:
-    """Request rows as arrays in the units of the figures; NaN where the row has null."""
+    """Request rows as arrays in the units of the figures; NaN where the row has null.
+
+    ``status`` holds the name that belongs to each ``status_code``; a name may be there without a row.
+    """
 
     intended_s: FloatArray
     sent_s: FloatArray
@@ -39,9 +44,8 @@ class RequestColumns:
 
     @property
     def response_ms(self) -> FloatArray:
-        """What a caller waits; infinite without a good answer that is known to have come."""
-        good = self.having(OK) & ~np.isnan(self.done_s)
-        return np.where(good, (self.done_s - self.intended_s) * 1e3, np.inf)
+        """What a caller waits; infinite without a good answer."""
+        return np.where(self.having(OK), (self.done_s - self.intended_s) * 1e3, np.inf)
 
     def having(self, status: str) -> npt.NDArray[np.bool_]:
         places = np.flatnonzero(self.status == status)
@@ -51,12 +55,14 @@ class RequestColumns:
 def request_columns(rows: pd.DataFrame) -> RequestColumns:
     status_code, status = pd.factorize(rows["status"])
     server_code, server = pd.factorize(rows["served_by"])
+    done_s = _seconds(rows["done_us"])
+    unstamped = np.isnan(done_s) & np.isin(status_code, np.flatnonzero(status == OK))
     return RequestColumns(
         intended_s=_seconds(rows["intended_us"]),
         sent_s=_seconds(rows["sent_us"]),
-        done_s=_seconds(rows["done_us"]),
-        status=np.asarray(status, dtype=object),
-        status_code=np.asarray(status_code, dtype=np.int64),
+        done_s=done_s,
+        status=np.append(np.asarray(status, dtype=object), UNSTAMPED),
+        status_code=np.where(unstamped, len(status), status_code),
         server=np.asarray(server, dtype=object),
         server_code=np.asarray(server_code, dtype=np.int64),
     )

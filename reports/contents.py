@@ -52,7 +52,7 @@ class Contents:
             servers=answers_by_server(recording),
             lag=generator_lag(recording),
             processes=load_processes(recording),
-            marks=tuple(marks(recording)),
+            marks=marks(recording),
             limits=limits(verdict),
         )
 

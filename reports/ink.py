@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +19,21 @@ from reports.palette import light
 WIDTH_IN: Final = 11.0
 LEAST_MS: Final = 0.01
 SHORT_LOG_AXIS: Final = 200
+
+
+def literal(text: str) -> str:
+    """``text`` so that Matplotlib draws it as it stands: as no formula, and hidden from no legend."""
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    escaped = printable.replace("$", r"\$") or "(no name)"
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Save figures in here: a letter that Matplotlib's font lacks is no matter, for on the page the reader's has it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")
+        yield
 
 
 def steps(axis: Axes, edges_s: FloatArray, values: FloatArray, colour: str, label: str, width: float) -> None:
@@ -55,7 +72,7 @@ def plain(axis: Axes) -> None:
 
 
 def title(axis: Axes, text: str, above_pt: float = 4) -> None:
-    axis.set_title(text, loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=above_pt)
+    axis.set_title(literal(text), loc="left", fontsize=9.5, color=light("ink"), fontweight="bold", pad=above_pt)
 
 
 def legend(axis: Axes) -> None:

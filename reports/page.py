@@ -38,6 +38,8 @@ STATUS_MEANINGS: Final = {
     "other": "Any other status code; its text says which.",
     "in_flight": "Sent, without an outcome when the run ended.",
     "not_sent": "Due, but the generator did not send it, because too many were under way already.",
+    "unstamped": "Recorded as ok without the time of its answer, which proves nothing.",
+    "unknown": "A status that this version does not know.",
 }
 
 
@@ -120,10 +122,11 @@ def _svg(figure: Figure | None, name: str, description: str) -> Markup | None:
     return None if figure is None else Markup(inline_svg(figure, name, description))  # noqa: S704
 
 
-def _cut_off(rows: Sized) -> str:
+def _cut_off(rows: Sized) -> Markup:
     """A table never grows without end; what it leaves out is said."""
     rest = len(rows) - MOST_ROWS
-    return f"and {wording.count(rest)} more, in the files below" if rest > 0 else ""
+    said = Markup('<p class="small">and {} more, in the files below</p>')
+    return said.format(wording.count(rest)) if rest > 0 else Markup()
 
 
 def _environment() -> Environment:

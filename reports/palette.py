@@ -59,6 +59,8 @@ STATUS_COLOURS: Final = {
     "other": "muted",
     "in_flight": "grey",
     "not_sent": "rule",
+    "unstamped": "muted",
+    "unknown": "muted",
 }
 SERIES_COLOURS: Final = ("blue", "orange", "green", "purple", "sky", "vermilion", "brown", "grey")
 

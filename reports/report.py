@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from loadtests.recording import Recording
 from reports import markdown
 from reports.contents import Contents
+from reports.ink import any_letters
 from reports.latency_plot import latency_figure
 from reports.page import Figures, LinkedFile, page
 from reports.timeline_plot import timeline_figure
@@ -80,7 +81,8 @@ def _linked(where: Path, files: dict[str, str], page_directory: Path) -> Iterato
 
 def _png(figure: Figure) -> bytes:
     drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    with any_letters():
+        figure.savefig(drawn, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return drawn.getvalue()
 
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from loadtests.recording import FAILURES, IN_FLIGHT, NOT_SENT, OK, Plan, Recording
 from reports.bins import FloatArray, Sample, bin_edges_s, greatest, mean, most_in_flight, quantiles_by_bin, rate_per_s
-from reports.columns import RequestColumns, request_columns
-from reports.events import Mark, marks
+from reports.columns import UNSTAMPED, RequestColumns, request_columns
+from reports.events import Mark, marks, remarkable
 
 QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-BAD: Final = (*FAILURES, IN_FLIGHT, NOT_SENT)
+BAD: Final = (*FAILURES, IN_FLIGHT, NOT_SENT, UNSTAMPED)
+UNKNOWN_STATUS: Final = "unknown"
 MOST_SERVERS: Final = 7
+MOST_MARKS: Final = 40
 OTHER_SERVERS: Final = "other servers"
 
 
@@ -36,7 +38,8 @@ class Timeline:
 
     Rates are per second. ``response_ms`` holds percentiles by intended time over all that was scheduled; a request
     without a good answer counts as infinitely late, so a value is infinite where too few were answered well.
-    ``failed_per_s`` has a class only if it occurred. ``gpu_busy_ratio`` is keyed by server and device.
+    ``failed_per_s`` has a class only if it occurred. ``gpu_busy_ratio`` is keyed by server and device. ``marks`` are
+    the first of the events that deserve a line, ``marks_left_out`` counts the others.
     """
 
     edges_s: FloatArray
@@ -54,6 +57,7 @@ class Timeline:
     gpu_emulated: bool
     phases: tuple[PhaseSpan, ...]
     marks: tuple[Mark, ...]
+    marks_left_out: int
 
     @property
     def bin_s(self) -> float:
@@ -72,14 +76,14 @@ def timeline(recording: Recording) -> Timeline | None:
     rows = request_columns(recording.requests)
     started_at = recording.plan.started_at
     edges_s = bin_edges_s(_end_s(recording, rows))
+    phases = phase_spans(recording.plan)
+    lines = remarkable(marks(recording), phases[-1].end_s, float(edges_s[-1]))
     lag = quantiles_by_bin(edges_s, rows.intended_s, rows.lag_ms, {"p99": 0.99, "worst": 1.0})
     return Timeline(
         edges_s=edges_s,
         offered_per_s=rate_per_s(edges_s, rows.intended_s),
         served_per_s=rate_per_s(edges_s, rows.done_s[rows.having(OK)]),
-        failed_per_s={
-            status: rate_per_s(edges_s, rows.settled_s[rows.having(status)]) for status in BAD if status in rows.status
-        },
+        failed_per_s=_failed_per_s(edges_s, rows),
         response_ms=quantiles_by_bin(edges_s, rows.intended_s, rows.response_ms, QUANTILES),
         lag_p99_ms=lag["p99"],
         lag_worst_ms=lag["worst"],
@@ -89,8 +93,9 @@ def timeline(recording: Recording) -> Timeline | None:
         queued=_queued(edges_s, recording.triton, started_at),
         gpu_busy_ratio=_gpu_busy(edges_s, recording.gpu, started_at),
         gpu_emulated=any(sample.get("emulated") for sample in recording.gpu),
-        phases=phase_spans(recording.plan),
-        marks=tuple(marks(recording)),
+        phases=phases,
+        marks=lines[:MOST_MARKS],
+        marks_left_out=len(lines[MOST_MARKS:]),
     )
 
 
@@ -112,6 +117,13 @@ def _end_s(recording: Recording, rows: RequestColumns) -> float:
     if recording.manifest is not None:
         known.append(recording.manifest.ended_at - recording.plan.started_at)
     return max(known)
+
+
+def _failed_per_s(edges_s: FloatArray, rows: RequestColumns) -> dict[str, FloatArray]:
+    """All that is not ok, so that a request is either served or failed; statuses of another version are one class."""
+    strange = ~np.isin(rows.status, (OK, *BAD))[rows.status_code]
+    failed = {status: rows.having(status) for status in BAD} | {UNKNOWN_STATUS: strange}
+    return {status: rate_per_s(edges_s, rows.settled_s[own]) for status, own in failed.items() if own.any()}
 
 
 def _answers_per_s(edges_s: FloatArray, rows: RequestColumns) -> dict[str, FloatArray]:

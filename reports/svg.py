@@ -10,6 +10,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from reports.ink import any_letters
 from reports.palette import follow_scheme
 
 _UNDATED: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -23,7 +24,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     Texts stay texts, so that they can be searched, read aloud and enlarged.
     """
     drawn = StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), any_letters():
         figure.savefig(drawn, format="svg", metadata=_UNDATED, transparent=True)
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :]

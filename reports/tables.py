@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from loadtests.recording import IN_FLIGHT, OK, Recording
+from loadtests.recording import IN_FLIGHT, OK, Recording, WorkerRecord
 from reports.bins import FloatArray
 from reports.columns import request_columns
 from reports.series import QUANTILES
-from slo_checks.asserted import asserted_phases, asserted_requests, asserted_rows, completed, is_in
+from slo_checks.asserted import asserted_phases, asserted_requests, asserted_rows, by_key, completed, is_in
 from slo_checks.estimate import nearest_rank
 from slo_checks.verdict import Conservation
 
@@ -65,14 +65,14 @@ class ErrorClass:
 
 @dataclass(frozen=True, slots=True)
 class ServerShare:
-    """What one server answered, by the name it gives itself. Times in seconds after the start."""
+    """What one server answered, by the name it gives itself. Times in seconds after the start, None if not known."""
 
     server: str
     answers: int
     share_ratio: float
     ok: int
-    first_s: float
-    last_s: float
+    first_s: float | None
+    last_s: float | None
     p50_ms: float | None
 
 
@@ -119,10 +119,14 @@ def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
 
 def errors_by_class(recording: Recording) -> tuple[ErrorClass, ...]:
     """What did not end well, by class, most frequent first."""
-    rows = recording.requests[(recording.requests["status"] != OK).to_numpy(dtype=bool)]
-    rows = rows.assign(judged=is_in(rows, "phase", asserted_phases(recording)))
+    rows, columns = recording.requests, request_columns(recording.requests)
+    judged = is_in(rows, "phase", asserted_phases(recording))
+    found = []
     # By what is there, not by what is known: a status that another version wrote must show as well.
-    found = [_error_class(status, own) for status, own in rows.groupby("status", observed=True)]
+    for status in columns.status:
+        own = columns.having(status)
+        if status != OK and own.any():
+            found.append(_error_class(status, rows[own], columns.settled_s[own], int((own & ~judged).sum())))
     return tuple(sorted(found, key=lambda each: (-each.count, each.status)))
 
 
@@ -136,15 +140,15 @@ def answers_by_server(recording: Recording) -> tuple[ServerShare, ...]:
     found = []
     for code, server in enumerate(columns.server):
         own = columns.server_code == code
-        done_s = columns.done_s[own]
+        done_s = columns.done_s[own & ~np.isnan(columns.done_s)]
         found.append(
             ServerShare(
                 server=str(server),
                 answers=int(own.sum()),
                 share_ratio=float(own.sum() / total),
                 ok=int((own & ok).sum()),
-                first_s=float(np.nanmin(done_s)),
-                last_s=float(np.nanmax(done_s)),
+                first_s=float(done_s.min()) if done_s.size else None,
+                last_s=float(done_s.max()) if done_s.size else None,
                 p50_ms=_quantile(np.sort(columns.response_ms[own & ok]), 0.5),
             )
         )
@@ -163,29 +167,31 @@ def load_processes(recording: Recording) -> tuple[LoadProcess, ...]:
     """Each load process that left a sample, a row or a last word."""
     counts = Counter[int](recording.requests["worker"].tolist())
     said = {record.worker: record for record in (recording.manifest.workers if recording.manifest else ())}
-    sampled = {int(sample["worker"]) for sample in recording.client}
-    found = []
-    for worker in sorted(counts.keys() | said.keys() | sampled):
-        samples = [sample for sample in recording.client if sample["worker"] == worker]
-        cpu = [float(sample["cpu_ratio"]) for sample in samples if sample.get("cpu_ratio") is not None]
-        rss = [int(sample["rss_bytes"]) for sample in samples if sample.get("rss_bytes") is not None]
-        under_way = [int(sample["in_flight"]) for sample in samples if sample.get("in_flight") is not None]
-        record = said.get(worker)
-        found.append(
-            LoadProcess(
-                worker=worker,
-                host=record.host if record else None,
-                delivered=record.delivered if record else None,
-                rows=counts[worker],
-                cpu_mean_ratio=sum(cpu) / len(cpu) if cpu else None,
-                cpu_worst_ratio=max(cpu, default=None),
-                rss_first_bytes=rss[0] if rss else None,
-                rss_last_bytes=rss[-1] if rss else None,
-                peak_in_flight=record.peak_in_flight if record else max(under_way, default=None),
-                clock_offset_ms=record.clock_offset_ms if record else None,
-            )
-        )
-    return tuple(found)
+    sampled = by_key(recording.client, lambda sample: int(sample["worker"]))
+    return tuple(
+        _load_process(worker, counts[worker], said.get(worker), sampled.get(worker, ()))
+        for worker in sorted(counts.keys() | said.keys() | sampled.keys())
+    )
+
+
+def _load_process(
+    worker: int, rows: int, record: WorkerRecord | None, samples: Sequence[dict[str, Any]]
+) -> LoadProcess:
+    cpu = [float(sample["cpu_ratio"]) for sample in samples if sample.get("cpu_ratio") is not None]
+    rss = [int(sample["rss_bytes"]) for sample in samples if sample.get("rss_bytes") is not None]
+    under_way = [int(sample["in_flight"]) for sample in samples if sample.get("in_flight") is not None]
+    return LoadProcess(
+        worker=worker,
+        host=record.host if record else None,
+        delivered=record.delivered if record else None,
+        rows=rows,
+        cpu_mean_ratio=sum(cpu) / len(cpu) if cpu else None,
+        cpu_worst_ratio=max(cpu, default=None),
+        rss_first_bytes=rss[0] if rss else None,
+        rss_last_bytes=rss[-1] if rss else None,
+        peak_in_flight=record.peak_in_flight if record else max(under_way, default=None),
+        clock_offset_ms=record.clock_offset_ms if record else None,
+    )
 
 
 def needed_for(quantile: float) -> int:
@@ -224,18 +230,16 @@ def _quantile(ordered: FloatArray, quantile: float) -> float | None:
     return float(ordered[nearest_rank(ordered.size, quantile) - 1])
 
 
-def _error_class(status: object, rows: pd.DataFrame) -> ErrorClass:
-    columns = request_columns(rows)
+def _error_class(status: str, rows: pd.DataFrame, settled_s: FloatArray, in_warm_up: int) -> ErrorClass:
     texts = rows["error"].value_counts()
-    examples = [ErrorText(str(text), int(count)) for text, count in texts.head(MOST_EXAMPLES).items()]
     return ErrorClass(
-        status=str(status),
+        status=status,
         count=len(rows),
-        in_warm_up=int((~rows["judged"]).sum()),
-        examples=tuple(examples),
+        in_warm_up=in_warm_up,
+        examples=tuple(ErrorText(str(text), int(count)) for text, count in texts.head(MOST_EXAMPLES).items()),
         texts=len(texts),
-        first_s=float(columns.settled_s.min()),
-        last_s=float(columns.settled_s.max()),
+        first_s=float(settled_s.min()),
+        last_s=float(settled_s.max()),
         servers=_distinct(rows["served_by"]) or _distinct(rows["peer"]),
     )
 

@@ -15,13 +15,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from reports import wording
 from reports.bins import FloatArray
 from reports.events import Mark
-from reports.ink import LEAST_MS, WIDTH_IN, legend, log_scale, percent_axis, plain, say, steps, title
+from reports.ink import LEAST_MS, WIDTH_IN, legend, literal, log_scale, percent_axis, plain, say, steps, title
 from reports.limits import Limit, Limits
 from reports.palette import SERIES_COLOURS, STATUS_COLOURS, light
 from reports.series import PhaseSpan, Timeline
 
 PANEL_IN: Final = 1.25
-QUIET_EVENTS: Final = frozenset({"started", "worker_finished", "finished"})
 MOST_LANES: Final = 4
 MOST_TICKS: Final = 12
 TICK_STEPS_S: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -142,7 +141,7 @@ def _client_cpu(axis: Axes, shown: Timeline) -> None:
 def _gpu(axis: Axes, shown: Timeline) -> None:
     title(axis, "GPU utilisation" + (", EMULATED DEVICE" if shown.gpu_emulated else ""))
     for (device, busy), colour in zip(shown.gpu_busy_ratio.items(), cycle(SERIES_COLOURS), strict=False):
-        steps(axis, shown.edges_s, busy, colour, wording.name(device), 1.2)
+        steps(axis, shown.edges_s, busy, colour, literal(wording.name(device)), 1.2)
     percent_axis(axis, 1.0)
     legend(axis)
 
@@ -163,7 +162,7 @@ def _strip(axis: Axes, shown: Timeline, lanes: Mapping[int, int]) -> None:
         name = f"{phase.name} (warm-up)" if phase.warm_up and "warm" not in phase.name else phase.name
         if room >= 3:  # noqa: PLR2004 - fewer letters than this tell nothing
             axis.text(
-                (phase.start_s + end_s) / 2, 0.165, wording.shortened(name, room), ha="center", va="center",
+                (phase.start_s + end_s) / 2, 0.165, literal(wording.shortened(name, room)), ha="center", va="center",
                 fontsize=8.5, color=light("ink"),
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5} if phase.warm_up else None,
             )  # fmt: skip
@@ -188,15 +187,14 @@ def _shade(axis: Axes, shown: Timeline) -> None:
         elif place % 2:
             axis.axvspan(phase.start_s, min(phase.end_s, shown.end_s), color=light("wash"), linewidth=0, zorder=0)
     for mark in shown.marks:
-        if _loud(mark, shown):
-            axis.axvline(mark.at_s, color=light("vermilion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
+        axis.axvline(mark.at_s, color=light("vermilion"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
 
 
 def _stack(axis: Axes, edges_s: FloatArray, named: Mapping[str, FloatArray], colours: Sequence[str]) -> None:
     below = np.zeros(edges_s.size - 1)
     for (name, rates), colour in zip(named.items(), colours, strict=False):
-        top = below + rates
-        axis.stairs(top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=wording.name(name))
+        top, label = below + rates, literal(wording.name(name))
+        axis.stairs(top, edges_s, baseline=below, fill=True, color=light(colour), linewidth=0, label=label)
         below = top
     axis.set_ylim(bottom=0)
     legend(axis)
@@ -213,13 +211,6 @@ def _visible(shown: Timeline) -> list[PhaseSpan]:
     return [phase for phase in shown.phases if phase.start_s < shown.end_s]
 
 
-def _loud(mark: Mark, shown: Timeline) -> bool:
-    """Whether an event deserves a line: that the run began, or stopped after its last phase, goes without saying."""
-    planned_end_s = max(phase.end_s for phase in shown.phases)
-    ended_as_planned = mark.event == "stopped" and mark.at_s >= planned_end_s
-    return mark.event not in QUIET_EVENTS and not ended_as_planned and 0 <= mark.at_s <= shown.end_s
-
-
 def _time_ticks(end_s: float) -> list[float]:
     """At most twelve places on the time axis, whole seconds, minutes or hours apart."""
     step = next((step for step in TICK_STEPS_S if end_s / step <= MOST_TICKS), end_s / MOST_TICKS)
@@ -227,7 +218,7 @@ def _time_ticks(end_s: float) -> list[float]:
 
 
 def _event_words(mark: Mark) -> str:
-    return mark.event.replace("_", " ")
+    return literal(wording.name(mark.event.replace("_", " ")))
 
 
 def _event_lanes(shown: Timeline) -> dict[int, int]:
@@ -235,8 +226,6 @@ def _event_lanes(shown: Timeline) -> dict[int, int]:
     free_from = [-1.0] * MOST_LANES
     lanes: dict[int, int] = {}
     for place, mark in enumerate(shown.marks):
-        if not _loud(mark, shown):
-            continue
         width_s = (len(_event_words(mark)) + 3) * _LETTER_IN / _INNER_IN * shown.end_s
         start_s = mark.at_s - width_s if mark.at_s > 0.8 * shown.end_s else mark.at_s
         lane = next((lane for lane, free in enumerate(free_from) if free <= start_s), None)

@@ -25,6 +25,8 @@ STATUS_WORDS: Final = {
     "other": "other error",
     "in_flight": "no outcome at the end",
     "not_sent": "not sent",
+    "unstamped": "ok, at no known time",
+    "unknown": "unknown status",
 }
 OUTCOME_WORDS: Final = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 OUTCOME_SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✕", Outcome.INCONCLUSIVE: "?"}

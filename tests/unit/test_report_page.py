@@ -30,7 +30,7 @@ from reports.report import write_report
 from reports.terminal import verdict_lines
 from slo_checks.objectives import Objectives, objectives_document
 from slo_checks.verdict import Outcome, RunVerdict, evaluate
-from tests.unit.recordings import Row, answer, answers, changed, recording
+from tests.unit.recordings import STARTED_AT, Row, answer, answers, changed, gpu_samples, recording
 from tests.unit.test_report_samples import empty_run, sample_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect"}
@@ -39,6 +39,9 @@ ODD_RUNS = {
     "nothing answered": recording(answers(50, misses=dict.fromkeys(range(50), "transport"))),
     "nothing sent": recording(answers(50, misses=dict.fromkeys(range(50), "not_sent"))),
     "instant answers": recording(answers(50, response_s=0.0)),
+    "nothing has an outcome": recording(answers(50, misses=dict.fromkeys(range(50), "in_flight")), manifest=None),
+    "ok at no known time": recording(answers(50, done_us=None), triton=[]),
+    "statuses of another version": recording(answers(50, misses=dict.fromkeys(range(50), "not_of_this_version"))),
     "one answer at all": recording(answers(50, misses=dict.fromkeys(range(1, 50), "deadline"))),
 }
 
@@ -287,6 +290,24 @@ def test_a_former_figure_does_not_outlive_its_data(tmp_path: Path) -> None:
 def test_a_long_run_makes_no_larger_page(tmp_path: Path) -> None:
     html, _ = report_of(sample_run(tmp_path, 20_000, 6 * 3600.0, outage=True), tmp_path)
     assert len(html) < 2_000_000
+
+
+def test_thousands_of_events_are_cut_off_and_counted(tmp_path: Path) -> None:
+    events = tuple({"at": STARTED_AT + at / 1e3, "event": "worker_lost", "detail": f"no {at}"} for at in range(4_000))
+    html, page = report_of(replace(recording(answers(400)), events=events), tmp_path)
+    assert len(html) < 500_000
+    assert "Only the first 40 events are drawn as lines, 3,960 later ones are not." in page.text
+    assert "no 49 and 3,950 more, in the files below" in page.text
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "_hidden", "\u65e5\u672c", "", "a\x00\x1b[31mb"])
+def test_names_from_outside_are_drawn_as_they_stand(tmp_path: Path, name: str) -> None:
+    events = ({"at": STARTED_AT + 0.5, "event": name, "detail": name},)
+    rows = answers(30, served_by=name, kind=name)
+    html, _ = report_of(replace(recording(rows, gpu=gpu_samples([0.5], server=name)), events=events), tmp_path)
+    timeline = Page(html[html.index("<svg") : html.index("</svg>")]).text
+    words = name.replace("\x00\x1b", "\ufffd\ufffd").replace("_", " ").strip() or "(no name)"
+    assert timeline.replace("_", " ").count(words) == len(["event", "server", "GPU"])
 
 
 def test_the_markdown_table_is_well_formed(reported: Reported) -> None:

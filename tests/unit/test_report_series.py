@@ -11,7 +11,8 @@ import pytest
 
 from loadtests.recording import Recording
 from reports.bins import MOST_BINS, bin_edges_s, most_in_flight, quantiles_by_bin
-from reports.series import MOST_SERVERS, OTHER_SERVERS, Timeline, timeline
+from reports.columns import UNSTAMPED
+from reports.series import MOST_SERVERS, OTHER_SERVERS, UNKNOWN_STATUS, Timeline, timeline
 from reports.tables import (
     MOST_CURVE_POINTS,
     answers_by_server,
@@ -77,6 +78,19 @@ def test_what_was_never_sent_or_answered_fails_when_it_was_due() -> None:
     found = shown(sealed_until(recording(rows), 3.0))
     assert found.failed_per_s["not_sent"].tolist() == [0, 1, 0]
     assert found.failed_per_s["in_flight"].tolist() == [0, 0, 1]
+
+
+def test_every_request_is_either_served_or_failed_whatever_its_status() -> None:
+    rows = answers(100, misses={1: "shed", 2: "of_another_version", 3: "of_a_third", 4: "not_sent", 5: "in_flight"})
+    rows[6]["done_us"] = None
+    run = recording(rows, triton=[])
+    found = shown(run)
+    widths_s = np.diff(found.edges_s)
+    counts = {status: round(float((rates * widths_s).sum())) for status, rates in found.failed_per_s.items()}
+    assert counts == {"shed": 1, "in_flight": 1, "not_sent": 1, UNSTAMPED: 1, UNKNOWN_STATUS: 2}
+    assert float((found.served_per_s * widths_s).sum()) == pytest.approx(100 - 6)
+    listed = {error.status: error.count for error in errors_by_class(run)}
+    assert listed == dict.fromkeys(["shed", "of_another_version", "of_a_third", "not_sent", "in_flight", UNSTAMPED], 1)
 
 
 def test_a_short_last_bin_still_shows_the_rate_per_second() -> None:
@@ -226,6 +240,8 @@ def test_servers_share_the_answers() -> None:
     first, second = answers_by_server(recording(rows))
     assert (first.server, first.answers, first.share_ratio, first.ok) == ("pod-a", 3, 0.75, 2)
     assert second.server == "pod-b"
+    rows[3]["done_us"] = None
+    assert answers_by_server(recording(rows, triton=[]))[1].last_s is None
     assert second.first_s == pytest.approx(0.4)
 
 
