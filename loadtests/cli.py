@@ -6,13 +6,14 @@ Exit codes: 0 pass, or the verb did its work; 1 an objective was judged and miss
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 from rich.console import Console
@@ -23,6 +24,8 @@ from loadtests.target import EMBEDDED
 
 # What a verb needs it imports itself: with pandas, matplotlib and scipy up here, --help and completion take seconds.
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from loadtests.recording import Recording
     from slo_checks.verdict import RunVerdict
 
@@ -142,13 +145,13 @@ def check(
 
     recorded = read_recording(directory or _newest())
     verdict = _judge(recorded, objectives)
-    _print_verdict(recorded, verdict, Console())
     if junit:
         junit.write_text(junit_xml(verdict, recorded), encoding="utf-8")
     if json:
         json.write_text(dumps(to_json(verdict, recorded), indent=2) + "\n", encoding="utf-8")
     if markdown:
         markdown.write_text(summary(Contents.of(recorded, verdict)), encoding="utf-8")
+    _print_verdict(recorded, verdict, Console())
     raise typer.Exit(exit_code(verdict.outcome))
 
 
@@ -252,8 +255,30 @@ def _users_mistakes() -> tuple[type[Exception], ...]:
     return ScenarioError, TargetError, RecordingError, ObjectiveError, OSError
 
 
+class _Unheard(io.FileIO):
+    """Output whose reader may leave, as ``| head`` does: the rest is dropped.
+
+    As an error it would become exit code 1 in Typer and in Rich, here "an objective was missed".
+    """
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            return memoryview(content).nbytes
+
+
+def _let_readers_leave() -> None:
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is not None:
+            raw = io.BufferedWriter(_Unheard(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
+
+
 def main() -> None:
     """Run the command line; a mistake of the user's is one sentence, a bug of ours is a traceback, both exit with 2."""
+    _let_readers_leave()
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the only one: Python would exit with 1, here "an objective was missed"

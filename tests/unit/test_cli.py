@@ -1,0 +1,62 @@
+"""The exit code is the verdict, whoever listens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from loadtests.recording import Recording
+from tests.unit.recordings import answers, recording, write_recording
+
+RADSLO = (sys.executable, "-m", "loadtests.cli")
+RUNS: dict[str, tuple[Recording, int]] = {
+    "pass": (recording(answers(3_000)), 0),
+    "fail": (recording(answers(3_000, misses=dict.fromkeys(range(30), "shed"))), 1),
+    "inconclusive": (recording(answers(300)), 3),
+}
+
+
+def exit_code_unheard(*arguments: object) -> int:
+    """What ``radslo ...`` exits with when nobody reads what it prints."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [*RADSLO, *map(str, arguments)]
+        return subprocess.run(command, stdout=writer, stderr=writer, check=False, timeout=60).returncode
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("outcome", RUNS)
+def test_a_closed_pipe_changes_neither_the_exit_code_nor_the_files(tmp_path: Path, outcome: str) -> None:
+    run, code = RUNS[outcome]
+    directory, files = write_recording(run, tmp_path / "run"), [tmp_path / name for name in ("j.xml", "v.json", "s.md")]
+    asked = zip(("--junit", "--json", "--markdown"), files, strict=True)
+    assert exit_code_unheard("check", directory, *(word for option in asked for word in option)) == code
+    assert all(file.stat().st_size for file in files)
+    suite = ET.parse(files[0]).getroot()  # noqa: S314 - our own file
+    assert suite.get("failures") == ("2" if outcome == "fail" else "0")
+
+
+def test_a_closed_pipe_does_not_make_a_mistake_a_missed_objective(tmp_path: Path) -> None:
+    assert exit_code_unheard("check", tmp_path / "nowhere") == 2
+    assert exit_code_unheard("check", "--no-such-option") == 2
+
+
+def test_a_report_that_nobody_hears_of_is_written(tmp_path: Path) -> None:
+    directory = write_recording(RUNS["pass"][0], tmp_path / "run")
+    assert exit_code_unheard("report", directory) == 0
+    assert (directory / "report" / "report.html").is_file()
+
+
+def test_the_verdict_is_printed_and_is_the_exit_code(tmp_path: Path) -> None:
+    run, code = RUNS["fail"]
+    command = [*RADSLO, "check", str(write_recording(run, tmp_path / "run"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert "FAIL: missed: Availability" in done.stdout
