@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from loadtests.recording import Recording
+from reports.cautions import Caution, cautions
 from reports.events import Mark, marks
 from reports.limits import Limits, limits
 from reports.series import Timeline, timeline
@@ -20,10 +21,12 @@ from reports.tables import (
     generator_lag,
     latency_by_kind,
     load_processes,
+    warm_up_count,
 )
-from slo_checks.verdict import RunVerdict, Verdict
+from reports.wording import by_role
+from slo_checks.verdict import RunVerdict, ValidityCheck, Verdict
 
-_ROLES = ("must_pass", "must_not_fail", "not_asked")
+_DOUBT: Final = (False, None, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,14 @@ class Contents:
 
     recording: Recording
     verdict: RunVerdict
+    cautions: tuple[Caution, ...]
     timeline: Timeline | None
     latency: tuple[KindLatency, ...]
     errors: tuple[ErrorClass, ...]
     servers: tuple[ServerShare, ...]
     lag: GeneratorLag
     processes: tuple[LoadProcess, ...]
+    in_warm_up: int
     marks: tuple[Mark, ...]
     limits: Limits
 
@@ -46,12 +51,14 @@ class Contents:
         return cls(
             recording=recording,
             verdict=verdict,
+            cautions=cautions(recording, verdict),
             timeline=timeline(recording),
             latency=latency_by_kind(recording),
             errors=errors_by_class(recording),
             servers=answers_by_server(recording),
             lag=generator_lag(recording),
             processes=load_processes(recording),
+            in_warm_up=warm_up_count(recording),
             marks=marks(recording),
             limits=limits(verdict),
         )
@@ -62,12 +69,11 @@ class Contents:
         return None if manifest is None else manifest.ended_at - self.recording.plan.started_at
 
     @property
-    def emulated(self) -> bool:
-        """Whether a device that only emulates its work stands behind any number here."""
-        said = self.recording.plan.target.get("emulated") is True
-        return said or self.verdict.emulated or (self.timeline is not None and self.timeline.gpu_emulated)
-
-    @property
     def by_role(self) -> tuple[Verdict, ...]:
         """The verdicts that decide the run first."""
-        return tuple(sorted(self.verdict.verdicts, key=lambda verdict: _ROLES.index(verdict.role)))
+        return by_role(self.verdict.verdicts)
+
+    @property
+    def checks(self) -> tuple[ValidityCheck, ...]:
+        """The checks of the measurement, those that failed first."""
+        return tuple(sorted(self.verdict.validity, key=lambda check: _DOUBT.index(check.ok)))

@@ -10,7 +10,7 @@ from typing import Final
 from reports import wording
 from reports.contents import Contents
 from reports.page import target_words
-from slo_checks.verdict import Conservation, Outcome, ValidityCheck, Verdict, undermines
+from slo_checks.verdict import Outcome, ValidityCheck, Verdict, undermines
 
 EMOJI: Final = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.INCONCLUSIVE: "⚠️"}
 _COLUMNS: Final = ("Outcome", "Promise", "Promised", "Measured", "Samples", "Role", "Why")
@@ -24,10 +24,10 @@ def summary(contents: Contents, report: str | None = None) -> str:
     parts = [
         f"## {EMOJI[run.outcome]} {wording.OUTCOME_WORDS[run.outcome]}: {text(plan.scenario.name)}",
         f"{text(wording.sentence(run.reason))}.",
-        *_warnings(contents),
+        *(f"> **{caution.label}**: {text(caution.text)}." for caution in contents.cautions),
         _verdicts(contents.by_role),
         _key_numbers(contents),
-        f"**Every request accounted for?** {balance_line(run.conservation)}",
+        f"**Every request accounted for?** {text(wording.balance(run.conservation, contents.in_warm_up))}",
     ]
     doubts = [check for check in run.validity if undermines(check, run.verdicts)]
     if doubts:
@@ -35,19 +35,6 @@ def summary(contents: Contents, report: str | None = None) -> str:
     if report is not None:
         parts.append(f"Full report: `{report.replace('`', '')}`")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def balance_line(conservation: Conservation) -> str:
-    """The conservation equation with its numbers."""
-    failed = [f"{count:,} {status}" for status, count in conservation.failed.items() if count]
-    terms = [
-        f"{conservation.ok:,} ok",
-        *(failed or ["0 failed"]),
-        f"{conservation.in_flight:,} in flight",
-        f"{conservation.not_sent:,} not sent",
-        f"{wording.count(conservation.lost)} lost",
-    ]
-    return f"{wording.count(conservation.scheduled)} scheduled = " + " + ".join(terms)
 
 
 def text(given: str) -> str:
@@ -60,20 +47,6 @@ def _doubt(check: ValidityCheck) -> str:
     return f"- {sign}: **{text(check.name.replace('_', ' '))}**: {text(check.reason)}"
 
 
-def _warnings(contents: Contents) -> list[str]:
-    manifest = contents.recording.manifest
-    said = []
-    if contents.emulated:
-        said.append("> **Emulated device**: GPU times and utilisation in these numbers are emulated, not measured.")
-    if manifest is None:
-        said.append("> **Not sealed**: the run did not finish, and rows may be missing.")
-    elif manifest.ended == "interrupted":
-        said.append(f"> **Interrupted**: {text(manifest.end_reason)}.")
-    if contents.recording.requests.empty:
-        said.append("> **No data**: the recording holds no request rows.")
-    return said
-
-
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No objective was judged."
@@ -82,15 +55,15 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    objective, estimate = verdict.objective, verdict.estimate
+    objective = verdict.objective
     bounds = wording.interval(verdict)
     measured = wording.measured(verdict) + (f" ({bounds})" if bounds else "")
     return (
         f"{EMOJI[verdict.outcome]} {wording.OUTCOME_WORDS[verdict.outcome]}",
         text(objective.title),
         wording.promise(objective),
-        f"{measured} emulated" if estimate.emulated else measured,
-        wording.count(estimate.samples),
+        f"{measured} emulated" if wording.emulated(verdict) else measured,
+        wording.count(verdict.estimate.samples),
         wording.ROLE_WORDS[verdict.role],
         text(wording.sentence(verdict.reason)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from loadtests.recording import Plan
 from reports import palette, wording
+from reports.cautions import judged_by_others
 from reports.contents import Contents
 from reports.series import QUANTILES
 from reports.svg import inline_svg
@@ -22,6 +24,7 @@ from reports.tables import needed_for, unaccounted
 from slo_checks.verdict import undermines
 
 MOST_ROWS: Final = 50
+_QUANTITY: Final = re.compile(r"(\d) (?=(?:%|ms|s|min|h)(?!\w))")
 SECTIONS: Final = (
     ("verdicts", "Verdicts"), ("timeline", "Timeline"), ("latency", "Latency"), ("errors", "Errors"),
     ("balance", "Balance"), ("validity", "Validity"), ("generator", "Generator"), ("servers", "Servers"),
@@ -74,6 +77,7 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         target=target_words(plan),
         run_path=f"runs/{recording.directory.name}",
         commands="\n".join(reproduction(plan)),
+        given_objectives=" --objectives FILE" if judged_by_others(recording, contents.verdict) else "",
         setup=_setup(plan),
         files=files,
         unaccounted=unaccounted(contents.verdict.conservation),
@@ -122,6 +126,11 @@ def _svg(figure: Figure | None, name: str, description: str) -> Markup | None:
     return None if figure is None else Markup(inline_svg(figure, name, description))  # noqa: S704
 
 
+def _unbroken(text: str) -> str:
+    """No line ends between a number and its unit."""
+    return _QUANTITY.sub("\\1\N{NO-BREAK SPACE}", text)
+
+
 def _cut_off(rows: Sized) -> Markup:
     """A table never grows without end; what it leaves out is said."""
     rest = len(rows) - MOST_ROWS
@@ -135,9 +144,10 @@ def _environment() -> Environment:
     )  # fmt: skip
     spoken = (
         wording.count, wording.percent, wording.milliseconds, wording.seconds, wording.mebibytes,
-        wording.promise, wording.measured, wording.interval, wording.utc, wording.shortened, wording.sentence,
+        wording.promise, wording.measured, wording.emulated, wording.interval, wording.utc, wording.moment,
+        wording.shortened, wording.sentence, _unbroken,
     )  # fmt: skip
-    environment.filters |= {function.__name__: function for function in spoken}
+    environment.filters |= {function.__name__.lstrip("_"): function for function in spoken}
     environment.globals |= {
         "light": palette.css_variables(palette.LIGHT),
         "dark": palette.css_variables(palette.DARK),

@@ -22,6 +22,7 @@ LIGHT: Final = {
     "purple": "#b0508a",
     "sky": "#3fa0dc",
     "brown": "#7a4b1e",
+    "olive": "#8f8a00",
     "grey": "#8a929d",
 }
 DARK: Final = {
@@ -37,6 +38,7 @@ DARK: Final = {
     "purple": "#e08fc0",
     "sky": "#9ad5fa",
     "brown": "#d0a06c",
+    "olive": "#d9d65c",
     "grey": "#8a95a2",
 }
 
@@ -58,7 +60,7 @@ STATUS_COLOURS: Final = {
     "wrong_answer": "ink",
     "other": "muted",
     "in_flight": "grey",
-    "not_sent": "rule",
+    "not_sent": "olive",
     "unstamped": "muted",
     "unknown": "muted",
 }

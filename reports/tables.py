@@ -15,7 +15,7 @@ from loadtests.recording import IN_FLIGHT, OK, Recording, WorkerRecord
 from reports.bins import FloatArray
 from reports.columns import request_columns
 from reports.series import QUANTILES
-from slo_checks.asserted import asserted_phases, asserted_requests, asserted_rows, by_key, completed, is_in
+from slo_checks.asserted import asserted_requests, asserted_rows, by_key, completed, is_in
 from slo_checks.estimate import nearest_rank
 from slo_checks.verdict import Conservation
 
@@ -120,13 +120,13 @@ def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
 def errors_by_class(recording: Recording) -> tuple[ErrorClass, ...]:
     """What did not end well, by class, most frequent first."""
     rows, columns = recording.requests, request_columns(recording.requests)
-    judged = is_in(rows, "phase", asserted_phases(recording))
+    warm_up = _in_warm_up(recording)
     found = []
     # By what is there, not by what is known: a status that another version wrote must show as well.
     for status in columns.status:
         own = columns.having(status)
         if status != OK and own.any():
-            found.append(_error_class(status, rows[own], columns.settled_s[own], int((own & ~judged).sum())))
+            found.append(_error_class(status, rows[own], columns.settled_s[own], int((own & warm_up).sum())))
     return tuple(sorted(found, key=lambda each: (-each.count, each.status)))
 
 
@@ -194,9 +194,18 @@ def _load_process(
     )
 
 
+def warm_up_count(recording: Recording) -> int:
+    """How many recorded requests were due in warm-up."""
+    return int(_in_warm_up(recording).sum())
+
+
 def needed_for(quantile: float) -> int:
     """Fewest requests of which one lies beyond the quantile; with fewer it is only another name for the slowest."""
     return round(1 / (1 - quantile))
+
+
+def _in_warm_up(recording: Recording) -> npt.NDArray[np.bool_]:
+    return is_in(recording.requests, "phase", [phase.name for phase in recording.plan.scenario.phases if phase.warmup])
 
 
 def _kind_latency(kind: str, response_ms: FloatArray) -> KindLatency:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 from slo_checks import quantities
 from slo_checks.objectives import Objective
-from slo_checks.verdict import Outcome, Verdict
+from slo_checks.verdict import Conservation, Outcome, Verdict
 
 UNKNOWN: Final = "–"  # noqa: RUF001 - a dash, for people
 NEVER: Final = "never"
@@ -35,6 +36,26 @@ ROLE_WORDS: Final = {
     "must_not_fail": "must not be missed",
     "not_asked": "shown only",
 }
+
+
+def by_role(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts that decide the run first."""
+    return tuple(sorted(verdicts, key=lambda verdict: list(ROLE_WORDS).index(verdict.role)))
+
+
+def balance(conservation: Conservation, in_warm_up: int) -> str:
+    """The conservation equation with its numbers."""
+    scheduled, lost = conservation.scheduled, conservation.lost
+    terms = [
+        f"{conservation.ok:,} ok",
+        *([f"{number:,} {status}" for status, number in conservation.failed.items() if number] or ["0 failed"]),
+        f"{conservation.in_flight:,} in flight",
+        f"{conservation.not_sent:,} not sent",
+        "an unknown number lost" if lost is None else f"{lost:,} lost",
+    ]
+    left = "An unknown number scheduled" if scheduled is None else f"{scheduled:,} scheduled"
+    warm_up = f"; {in_warm_up:,} of them were warm-up, which is not judged" if in_warm_up else ""
+    return f"{left} = {' + '.join(terms)}{warm_up}"
 
 
 def count(number: int | None) -> str:
@@ -74,10 +95,20 @@ def measured(verdict: Verdict) -> str:
     return UNKNOWN if value is None else quantities.quantity(value, objective.unit, objective.bound)
 
 
+def emulated(verdict: Verdict) -> bool:
+    """Whether there is a number, and an emulated device stands behind it."""
+    return verdict.estimate.emulated and verdict.estimate.value is not None
+
+
 def interval(verdict: Verdict) -> str | None:
     """The bounds that the data support, in the words of the verdict's own reason; None without any."""
     objective, found = verdict.objective, verdict.estimate
     return quantities.interval(found.low, found.high, objective.unit, objective.bound)
+
+
+def moment(after_start_s: float) -> str:
+    """When something happened, in seconds after the run's start."""
+    return f"{seconds(-after_start_s)} before" if after_start_s < 0 else seconds(after_start_s)
 
 
 def utc(at: float | None) -> str:

@@ -192,7 +192,7 @@ def test_no_data_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
 def test_an_interrupted_run_says_why(tmp_path: Path) -> None:
     run = changed(recording(answers(100)), ended="interrupted", end_reason="stopped by SIGTERM")
     _, page = report_of(run, tmp_path)
-    assert "INTERRUPTED. stopped by SIGTERM" in page.text
+    assert "INTERRUPTED. Stopped by SIGTERM; numbers tell only of the time until then." in page.text
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
@@ -324,19 +324,80 @@ def test_markdown_cannot_be_broken_out_of() -> None:
     assert "a\\|b \\# c &lt;b&gt;d&lt;/b&gt; \\`e\\` \\[f\\]" in text
 
 
-def test_the_summary_has_the_balance() -> None:
-    run = recording(answers(100, misses={1: "shed", 2: "not_sent"}))
-    text = summary(Contents.of(run, evaluate(run)))
-    assert "100 scheduled = 98 ok + 1 shed + 0 in flight + 1 not sent + 0 lost" in text
+def test_the_balance_says_why_it_counts_more_than_the_verdicts(tmp_path: Path) -> None:
+    phases = [
+        {"name": "start", "duration_s": 1.0, "warmup": True, "rate": {"requests_per_s": 100}},
+        {"name": "steady", "duration_s": 3.0, "rate": {"requests_per_s": 100}},
+    ]
+    rows = answers(100, phase="start", misses={1: "shed"}) + answers(200, first=100, start_s=1.0)
+    run = recording(rows, phases=phases)
+    balance = (
+        "300 scheduled = 299 ok + 1 shed + 0 in flight + 0 not sent + 0 lost; "
+        "100 of them were warm-up, which is not judged"
+    )
+    assert balance in summary(Contents.of(run, evaluate(run)))
+    assert balance in printed(run, evaluate(run), width=200)
+    _, page = report_of(run, tmp_path)
+    assert "100 of the requests were due in warm-up, which is not judged" in page.text
+    assert "300 requests recorded, 100 of them in warm-up" in page.text
+
+
+def test_a_balance_of_an_unfinished_run_does_not_pretend_to_know() -> None:
+    run = recording(answers(100, misses={1: "shed"}), manifest=None)
+    assert wording.balance(evaluate(run).conservation, 0) == (
+        "An unknown number scheduled = 99 ok + 1 shed + 0 in flight + 0 not sent + an unknown number lost"
+    )
+
+
+def test_a_run_judged_by_other_objectives_says_so_everywhere(tmp_path: Path) -> None:
+    run = recording(answers(100))
+    own, others = evaluate(run), evaluate(run, Objectives.model_validate(other_objectives()))
+    said = "the run was judged by a file of objectives, not by those that it was planned with"
+    for verdict, there in ((own, False), (others, True)):
+        page = Page(write_report(run, verdict, tmp_path).read_text(encoding="utf-8"))
+        assert (wording.sentence(said) in page.text) is there
+        assert ("radslo check runs/literal --objectives FILE" in page.text) is there
+        assert (said in (tmp_path / "summary.md").read_text(encoding="utf-8")) is there
+        assert (said in printed(run, verdict, width=200)) is there
+
+
+def test_the_console_tells_each_doubt_once() -> None:
+    run = recording(answers(4_000), damage=["requests-0.arrows was cut"], must_pass=("availability", "latency_p95"))
+    assert printed(run, evaluate(run), width=300).count("requests-0.arrows was cut") == 2  # one for each promise
+
+
+def test_a_number_that_is_not_there_is_not_called_emulated(tmp_path: Path) -> None:
+    run = recording(answers(300), gpu=gpu_samples([0.9] * 5, emulated=True))
+    assert evaluate(run).emulated
+    html, _ = report_of(run, tmp_path)
+    assert wording.UNKNOWN + " <span" not in html
+    assert wording.UNKNOWN + "*" not in printed(run, evaluate(run))
+    assert wording.UNKNOWN + " emulated" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_checks_that_failed_come_first() -> None:
+    run = recording(answers(300), damage=["cut"], client=[])
+    checks = [check.ok for check in Contents.of(run, evaluate(run)).checks]
+    assert checks == sorted(checks, key=[False, None, True].index)
+    assert {False, None, True} == set(checks)
+
+
+def test_no_line_of_the_page_ends_between_a_number_and_its_unit(tmp_path: Path) -> None:
+    html, _ = report_of(recording(answers(100)), tmp_path)
+    assert "Too few: 100 of 2,995 requests: 100\N{NO-BREAK SPACE}% (97.048\N{NO-BREAK SPACE}% to" in html
+
+
+def printed(run: Recording, verdict: RunVerdict, width: int = 80) -> str:
+    console = Console(width=width, no_color=True, force_terminal=False)
+    with console.capture() as captured:
+        for line in verdict_lines(run, verdict):
+            console.print(line)
+    return captured.get()
 
 
 def test_the_console_shows_each_verdict_in_80_columns_without_colour(reported: Reported) -> None:
-    console = Console(width=80, no_color=True, record=True, force_terminal=False)
     verdict = reported.verdict
-    with console.capture() as captured:
-        for line in verdict_lines(reported.run, verdict):
-            console.print(line)
-    text = captured.get()
+    text = printed(reported.run, verdict)
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("…") == 0
     assert wording.OUTCOME_WORDS[verdict.outcome] in text

@@ -15,6 +15,8 @@ import pyarrow as pa
 from loadtests.recording import OK, REQUEST_SCHEMA, Manifest, PayloadRecord, Plan, Recording, WorkerRecord
 from scenarios.scenario import Scenario
 from slo_checks.objectives import objectives_document
+from slo_checks.schedule import rows_digest
+from slo_checks.verdict import Outcome, evaluate
 from tests.unit.recordings import frame
 
 STARTED_AT = 1_790_000_000.0
@@ -118,6 +120,7 @@ def sample_run(
     ]
     plan = sample_plan(phases, count)
     rows = sample_rows(count, run_s, (run_s * 0.6, run_s * 0.7) if outage else None)
+    plan = plan.model_copy(update={"schedule_digest": rows_digest(rows, plan.scenario)})
     seconds = np.arange(0, run_s)
     client = tuple(
         {
@@ -229,3 +232,9 @@ def test_samples_have_the_columns_of_a_recording(tmp_path: Path) -> None:
     run = sample_run(tmp_path, 500, 50.0, outage=True)
     assert list(run.requests.columns) == REQUEST_SCHEMA.names
     assert run.requests["seq"].tolist() == list(range(500))
+
+
+def test_samples_come_to_every_outcome(tmp_path: Path) -> None:
+    assert evaluate(sample_run(tmp_path, 4000, 120.0)).outcome is Outcome.PASS
+    assert evaluate(sample_run(tmp_path, 4000, 120.0, outage=True)).outcome is Outcome.FAIL
+    assert evaluate(sample_run(tmp_path, 60, 20.0, sealed=False)).outcome is Outcome.INCONCLUSIVE
