@@ -9,7 +9,6 @@ from typing import Final
 
 from reports import wording
 from reports.contents import Contents
-from reports.page import target_words
 from slo_checks.verdict import Outcome, ValidityCheck, Verdict, undermines
 
 EMOJI: Final = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.INCONCLUSIVE: "⚠️"}
@@ -72,7 +71,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 def _key_numbers(contents: Contents) -> str:
     plan = contents.recording.plan
     facts = [
-        f"target {text(target_words(plan))}",
+        f"target {text(wording.target(plan))}",
         f"started {wording.utc(plan.started_at)}",
         f"lasted {wording.seconds(contents.lasted_s)}" if contents.lasted_s is not None else "no end was recorded",
         f"{wording.count(len(contents.recording.requests))} requests recorded",

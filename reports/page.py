@@ -74,7 +74,7 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         manifest=recording.manifest,
         damage=recording.damage,
         rows=len(recording.requests),
-        target=target_words(plan),
+        target=wording.target(plan),
         run_path=f"runs/{recording.directory.name}",
         commands="\n".join(reproduction(plan)),
         given_objectives=" --objectives FILE" if judged_by_others(recording, contents.verdict) else "",
@@ -85,13 +85,6 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
         timeline_svg=_svg(figures.timeline, "timeline", "Rates, response times, failures, servers and lag over time"),
         latency_svg=_svg(figures.latency, "latency", "Distribution of response times of each kind of request"),
     )
-
-
-def target_words(plan: Plan) -> str:
-    """What was tested, as one line."""
-    known = [plan.target.get("name"), plan.target.get("grpc")]
-    words = [", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value) for value in known if value]
-    return " at ".join(dict.fromkeys(words)) or wording.UNKNOWN
 
 
 def reproduction(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from loadtests.recording import Plan
 from slo_checks import quantities
 from slo_checks.objectives import Objective
 from slo_checks.verdict import Conservation, Outcome, Verdict
@@ -109,6 +110,13 @@ def interval(verdict: Verdict) -> str | None:
 def moment(after_start_s: float) -> str:
     """When something happened, in seconds after the run's start."""
     return f"{seconds(-after_start_s)} before" if after_start_s < 0 else seconds(after_start_s)
+
+
+def target(plan: Plan) -> str:
+    """What was tested, as one line."""
+    known = [plan.target.get("name"), plan.target.get("grpc")]
+    words = [", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value) for value in known if value]
+    return " at ".join(dict.fromkeys(words)) or UNKNOWN
 
 
 def utc(at: float | None) -> str:
