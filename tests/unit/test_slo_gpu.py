@@ -242,7 +242,7 @@ class TestAGpuOfSeveralServers:
         frozen = gpu_samples([0.95] * SECONDS, server="triton-1", gpu="GPU-1")
         outcome, reason = verdict_of([*gpu_samples(swinging(0.5, 0.4)), *frozen], of_two_servers())
         assert outcome is FAIL
-        assert "(? to 45.051 %)" in reason
+        assert "(at most 45.051 %)" in reason
 
 
 class TestASensorThatStandsStill:
