@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections.abc import Sequence
 
 from deploy.embedded import EmbeddedError
 
@@ -38,18 +39,20 @@ def require_free(addresses: list[str], port: int) -> None:
             raise EmbeddedError(message)
 
 
-def choose_free(count: int, addresses: list[str]) -> list[int]:
-    """Choose `count` different ports that are free on all addresses.
+def choose_free(count: int, addresses: list[str], among: Sequence[int] = range(_FIRST, _LAST)) -> list[int]:
+    """Choose `count` different ports out of `among` that are free on all addresses.
 
     Raises:
         EmbeddedError: too few are free.
     """
     chosen: set[int] = set()
     for _ in range(_ATTEMPTS):
-        port = random.randrange(_FIRST, _LAST)  # noqa: S311 - a port, not a secret
+        port = random.choice(among)  # noqa: S311 - a port, not a secret
         if all(is_free(address, port) for address in addresses):
             chosen.add(port)
         if len(chosen) == count:
             return list(chosen)
-    message = f"fewer than {count} free TCP ports from {_FIRST} to {_LAST} on 127.0.0.x; end what occupies them"
+    message = (
+        f"fewer than {count} free TCP ports from {min(among)} to {max(among)} on 127.0.0.x; end what occupies them"
+    )
     raise EmbeddedError(message)

@@ -38,8 +38,6 @@ PHASES = st.lists(
 )
 SEEDS = st.integers(min_value=0, max_value=2**64)
 
-"""The machine may be busy; time is not what these properties are about."""
-
 
 def scenario_of(phases: list[dict[str, Any]], gaps: str = "poisson", **fields: Any) -> Scenario:
     """A scenario with these phases, all with the same gaps."""

@@ -11,6 +11,8 @@ from deploy.embedded import EmbeddedError, ports
 from deploy.embedded.install import LOCK_FILE, find_uv
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Loopback addresses that no embedded server gets, so that a port of one is taken on another only by these tests.
+NOBODYS = ["127.0.0.251", "127.0.0.252", "127.0.0.253"]
 
 
 def test_help_shows_examples_and_commands() -> None:
@@ -35,10 +37,10 @@ def test_an_impossible_number_of_servers_is_refused(count: str) -> None:
 
 
 def test_a_taken_port_is_named_with_what_to_do() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as taken:
+    with socket.create_server(("127.0.0.252", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(EmbeddedError, match=rf"port {port} on 127\.0\.0\.2 is taken; choose another --grpc-port"):
-            ports.require_free(["127.0.0.1", "127.0.0.2"], port)
+        with pytest.raises(EmbeddedError, match=rf"port {port} on 127\.0\.0\.252 is taken; choose another --grpc-port"):
+            ports.require_free(NOBODYS[:2], port)
 
 
 def test_chosen_ports_are_free_on_every_address_and_differ() -> None:
@@ -47,6 +49,16 @@ def test_chosen_ports_are_free_on_every_address_and_differ() -> None:
     chosen = ports.choose_free(4, addresses)
     assert len(set(chosen)) == 4
     assert all(ports.is_free(address, port) for address in addresses for port in chosen)
+
+
+@pytest.mark.parametrize("taken_on", NOBODYS)
+def test_a_port_that_is_taken_on_one_address_is_never_chosen(taken_on: str) -> None:
+    with socket.create_server((taken_on, 0)) as taken, socket.create_server((taken_on, 0)) as other:
+        both = [taken.getsockname()[1], other.getsockname()[1]]
+        other.close()
+        assert ports.choose_free(1, NOBODYS, among=both) == both[1:]
+        with pytest.raises(EmbeddedError, match="fewer than 2 free TCP ports"):
+            ports.choose_free(2, NOBODYS, among=both)
 
 
 def test_a_missing_uv_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import gevent
 import numpy as np
@@ -13,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from loadtests.generator import Assignment, LoadGenerator
-from loadtests.infer import Reply
-from loadtests.messages import FEATURES, MODEL, OUTPUT_TYPES, OUTPUTS, SERVED_BY
+from loadtests.generator import Assignment, LoadGenerator, Outcome, Question
+from loadtests.infer import Reply, Transport
+from loadtests.messages import FEATURES, MODEL, OUTPUT_TYPES, OUTPUTS, SERVED_BY, read_answer
 from loadtests.recording import REQUEST_SCHEMA, request_batch
 from scenarios.arrivals import arrival_count
 from scenarios.scenario import Kind, Scenario
 
 IMAGE = "chest-jpeg-20kb"
+HANG_S = 30.0  # only so that a broken generator ends: no test's outcome depends on how fast the machine is
 
 
 class Scripted:
@@ -55,6 +55,43 @@ class Scripted:
         pass
 
 
+class Held:
+    """A transport that keeps call ``number`` (from 1) until ``free(self, number)`` and then answers it well."""
+
+    def __init__(self, free: Callable[[Held, int], bool]) -> None:
+        self.calls = 0
+        self.answered = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._free = free
+
+    def infer(self, request: bytes, deadline_s: float) -> Reply:
+        assert request
+        assert deadline_s >= 10
+        sent_ns = time.monotonic_ns()
+        self.calls += 1
+        number = self.calls
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        wait_for(lambda: self._free(self, number))
+        self._at_once -= 1
+        self.answered += 1
+        return Reply("OK", None, answer(), sent_ns, time.monotonic_ns(), None)
+
+    def call(self, method: str, request: bytes, deadline_s: float) -> Reply:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    """Return once it is true, or after so long that what the test asserts next is false."""
+    gave_up_s = time.monotonic() + HANG_S
+    while not true() and time.monotonic() < gave_up_s:
+        gevent.sleep(0.005)
+
+
 def answer(kind: Kind = Kind.ENSEMBLE) -> bytes:
     shapes = {"predictions": [5], "confidence": [1], "boxes": [2, 4], "scores": [2], "labels": [2]}
     response = service_pb2.ModelInferResponse(model_name=MODEL)
@@ -86,32 +123,44 @@ def scenario(rate_per_s: float = 100, duration_s: float = 0.5, **changes: object
 
 
 def play(
-    plan: Scenario, transport: Scripted, *, stop_after_s: float | None = None, worker: int = 0, workers: int = 1
+    plan: Scenario,
+    transport: Transport,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+    golden: Mapping[tuple[str, bool], Mapping[str, np.ndarray]] | None = None,
+    report: Callable[[Question, Outcome], None] | None = None,
+    stop_when: Callable[[], bool] | None = None,
 ) -> tuple[LoadGenerator, dict[str, list[object]]]:
-    assignment = Assignment(plan, worker, workers, time.time() + 0.05, {f"{IMAGE}": b"image"}, {})
-    generator = LoadGenerator(assignment, transport)
+    assignment = Assignment(plan, worker, workers, time.time() + 0.05, {f"{IMAGE}": b"image"}, golden or {})
+    generator = LoadGenerator(assignment, transport, report)
     playing = gevent.spawn(generator.play)
-    if stop_after_s is not None:
-        gevent.sleep(stop_after_s + 0.05)
-        generator.stop(0.2)
-    assert generator.finished.wait(10)
+    if stop_when is not None:
+        wait_for(stop_when)
+        generator.stop(HANG_S)
+    assert generator.finished.wait(2 * HANG_S)
     playing.join()
     return generator, generator.take_rows() or {name: [] for name in REQUEST_SCHEMA.names}
 
 
 def test_a_slow_server_does_not_slow_its_own_load_down() -> None:
-    transport = Scripted(wait_s=lambda _: 0.4)
-    _, rows = play(scenario(), transport)
-    assert transport.most_at_once >= 35  # 100 a second for 0.4 s; a closed loop of one would never exceed 1
-    lag_us = np.array(rows["sent_us"]) - np.array(rows["intended_us"])
-    assert np.median(lag_us) < 50_000
+    """Nothing is answered before everything was sent: a closed loop would never send the second request."""
+    plan = scenario()
+    transport = Held(lambda held, _: held.calls == arrival_count(plan))
+    _, rows = play(plan, transport)
+    assert transport.most_at_once == arrival_count(plan) == 50
+    assert set(rows["status"]) == {"ok"}
+    assert (np.array(rows["sent_us"]) - np.array(rows["intended_us"])).min() >= -1000  # nor is it sent early
 
 
 def test_a_fast_request_does_not_wait_for_a_slow_one() -> None:
-    _, rows = play(scenario(), Scripted(wait_s=lambda number: 0.4 if number % 2 else 0.0))
-    service_us = np.array(rows["done_us"]) - np.array(rows["sent_us"])
-    assert np.median(service_us[service_us < 200_000]) < 100_000
-    assert (service_us > 390_000).sum() == 25
+    """Every other request is slow: held until all fast ones were answered."""
+    plan, done = scenario(), list[int]()
+    fast = arrival_count(plan) // 2
+    transport = Held(lambda held, number: number % 2 == 0 or held.answered >= fast)
+    play(plan, transport, report=lambda question, _: done.append(question.seq))
+    assert [seq % 2 for seq in done[:fast]] == [1] * fast
+    assert sorted(done) == list(range(2 * fast))
 
 
 def test_what_finds_too_many_in_flight_is_recorded_as_not_sent() -> None:
@@ -125,19 +174,43 @@ def test_what_finds_too_many_in_flight_is_recorded_as_not_sent() -> None:
 
 
 def test_a_run_that_is_stopped_accounts_for_all_that_was_due_until_then() -> None:
-    generator, rows = play(scenario(duration_s=30), Scripted(wait_s=lambda _: 0.05), stop_after_s=0.3)
-    assert generator.due == len(rows["seq"]) < 100
-    assert rows["seq"] == sorted(rows["seq"]) or sorted(rows["seq"]) == list(range(generator.due))  # type: ignore[type-var]
+    plan, transport = scenario(duration_s=30), Scripted(wait_s=lambda _: 0.05)
+    generator, rows = play(plan, transport, stop_when=lambda: transport.calls >= 20)
+    assert 20 <= generator.due < arrival_count(plan)
+    assert sorted(rows["seq"]) == list(range(generator.due))  # type: ignore[type-var]
     assert set(rows["status"]) == {"ok"}
 
 
 def test_an_answer_that_comes_after_the_end_is_not_counted_twice() -> None:
-    generator, rows = play(scenario(drain_s=0.05), Scripted(wait_s=lambda _: 0.3))
-    before = Counter(rows["status"])
-    gevent.sleep(0.4)
+    ended: list[bool] = []
+    transport = Held(lambda *_: bool(ended))
+    generator, rows = play(scenario(drain_s=0.05), transport)
+    assert generator.by_status == {"in_flight": 50}
+    assert sorted(rows["seq"]) == list(range(50))  # type: ignore[type-var]
+    ended.append(True)
+    wait_for(lambda: transport.answered == 50)
+    assert transport.answered == 50
     assert generator.take_rows() is None
-    assert before["in_flight"] > 0
-    assert sum(before.values()) == generator.due
+    assert generator.by_status == {"in_flight": 50}
+
+
+@pytest.mark.parametrize(("worker", "workers", "compared"), [(0, 1, range(0, 50, 8)), (1, 2, range(1, 50, 16))])
+def test_every_eighth_answer_is_compared_with_the_known_one(worker: int, workers: int, compared: range) -> None:
+    """An answer that is well formed, but belongs to another image, is found only there."""
+    known = read_answer(Kind.ENSEMBLE, answer()).tensors
+    other = known | {"scores": known["scores"] + np.float32(0.01)}
+    _, right = play(scenario(), Scripted(), worker=worker, workers=workers, golden={(IMAGE, False): known})
+    assert set(right["status"]) == {"ok"}
+    assert _where(right, "checked", "golden") == list(compared)
+    _, wrong = play(scenario(), Scripted(), worker=worker, workers=workers, golden={(IMAGE, False): other})
+    assert _where(wrong, "status", "wrong_answer") == list(compared)
+    assert set(wrong["error"]) == {None, "OK: scores differs from the known answer by up to 0.01"}
+    assert set(wrong["status"]) == {"ok", "wrong_answer"}
+
+
+def _where(rows: dict[str, list[object]], column: str, value: object) -> list[object]:
+    """The seqs of the rows with that value, in order."""
+    return sorted(seq for seq, found in zip(rows["seq"], rows[column], strict=True) if found == value)  # type: ignore[type-var]
 
 
 def test_a_wrong_answer_is_no_success() -> None:

@@ -1,11 +1,15 @@
-"""What a failed call is called, by the texts that Triton really sends."""
+"""What a failed call is called, by the texts that Triton really sends; and that a call ends at its deadline."""
 
 from __future__ import annotations
 
+import threading
+
+import grpc
 import pytest
 
 from loadtests.infer import Reply, classify
 from loadtests.recording import FAILURES
+from tests.unit.test_preflight import metadata, serving
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,19 @@ from loadtests.recording import FAILURES
 def test_each_failure_has_its_class(code: str, text: str | None, status: str) -> None:
     assert classify(Reply(code, text, None, 0, 0, None)) == status
     assert status in FAILURES
+
+
+def test_a_call_whose_answer_does_not_come_ends_at_its_deadline() -> None:
+    released = threading.Event()
+
+    def hold(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        released.wait(60)
+        return b""
+
+    with serving(metadata(), hold) as transport:
+        try:
+            reply = transport.infer(b"", 0.3)
+        finally:
+            released.set()
+    assert (reply.code, reply.body, classify(reply)) == ("DEADLINE_EXCEEDED", None, "deadline")
+    assert reply.done_ns - reply.sent_ns > 0.25e9  # nor does it end long before

@@ -100,3 +100,12 @@ def test_an_answer_to_another_image_is_not_the_known_one() -> None:
     known["scores"] = known["scores"] + np.float32(0.01)
     with pytest.raises(WrongAnswerError, match=r"scores differs from the known answer by up to 0\.01"):
         compare(read, known)
+
+
+def test_another_number_of_boxes_than_in_the_known_answer_is_wrong() -> None:
+    read = read_answer(Kind.ENSEMBLE, answer())
+    known = {
+        name: tensor[:1] if name in {"boxes", "scores", "labels"} else tensor for name, tensor in read.tensors.items()
+    }
+    with pytest.raises(WrongAnswerError, match=r"boxes has shape \[2, 4\], the known answer \[1, 4\]"):
+        compare(read, known)

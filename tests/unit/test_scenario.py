@@ -16,8 +16,6 @@ from scenarios.scenario import Kind, Phase, Scenario, ScenarioError, load_scenar
 
 DURATIONS_S = st.floats(min_value=0.001, max_value=5_000)
 
-"""The machine may be busy; time is not what these properties are about."""
-
 
 def scenario_of(*phases: dict[str, Any], **fields: Any) -> Scenario:
     """A scenario with these phases; everything else is the plainest possible."""

@@ -1,5 +1,6 @@
 """Images wait at the front door while a model behind it is full, and only then."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,17 +40,24 @@ def serving(pending: list[int]) -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Metrics) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/metrics"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_full_model_holds_images_back_until_it_has_room() -> None:
     pending = [40, 30, 17, 16]
     with serving(pending) as url:
-        Admission(url, limit=16).wait()
+        Admission(url, limit=16, answer_s=60).wait()
     assert pending == [16]
 
 
 def test_a_server_that_is_still_starting_has_room() -> None:
     Admission("http://127.0.0.1:1/metrics", limit=0).wait()
+
+
+def test_metrics_that_do_not_answer_hold_nothing_back() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        Admission(f"http://127.0.0.1:{silent.getsockname()[1]}/metrics", limit=0, answer_s=0.1).wait()

@@ -79,23 +79,36 @@ def test_elapsed_busy_time_is_exact_at_every_instant(gaps: list[tuple[int, str, 
         state = state.submit(model, items, now_ms * MS)
 
 
-def test_two_processes_share_one_device_and_lose_nothing(tmp_path: Path) -> None:
-    times = {"detector": ServiceTime(0.25, 0), "encoder": ServiceTime(0, 0.125)}
+def submitting(device: Path, model: str) -> subprocess.Popen[str]:
+    """A process that has the device open, waits for a line, and then submits 5,000 batches of two."""
     program = (
         "import sys; from pathlib import Path; from radstream.device import Device\n"
         "device = Device(Path(sys.argv[1]))\n"
-        "for _ in range(500): device.submit(sys.argv[2], 2)\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(5_000): device.submit(sys.argv[2], 2)\n"
     )
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(device), model],
+        cwd=TRITON, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1, text=True,
+    )  # fmt: skip
+
+
+def test_two_processes_share_one_device_and_lose_nothing(tmp_path: Path) -> None:
+    times = {"detector": ServiceTime(0.25, 0), "encoder": ServiceTime(0, 0.125)}
     began_ns = time.monotonic_ns()
     with closing(Device.create(tmp_path / "device", times)) as device:
-        children = [
-            subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "device"), model], cwd=TRITON)
-            for model in ("detector", "encoder")
-        ]
-        assert [child.wait() for child in children] == [0, 0]
+        with submitting(tmp_path / "device", "detector") as one, submitting(tmp_path / "device", "encoder") as two:
+            for child in (one, two):
+                assert child.stdout is not None
+                assert child.stdout.readline() == "ready\n"
+            for child in (one, two):
+                assert child.stdin is not None
+                child.stdin.write("go\n")
+        assert (one.returncode, two.returncode) == (0, 0)
         state = device.read()
-    assert (state.batches, state.items, state.busy_total_ns) == (1000, 2000, 250 * MS)
-    assert state.busy_until_ns >= began_ns + 250 * MS
+    assert (state.batches, state.items, state.busy_total_ns) == (10_000, 20_000, 2_500 * MS)
+    assert state.busy_until_ns >= began_ns + 2_500 * MS
 
 
 def test_a_time_given_at_the_start_wins_over_the_configured_one(tmp_path: Path) -> None:

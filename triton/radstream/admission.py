@@ -23,10 +23,11 @@ def most_pending(metrics: str) -> int:
 class Admission:
     """Waits until no model has more than `limit` requests pending, by the server's own metrics."""
 
-    def __init__(self, metrics_url: str, limit: int) -> None:
-        """Take the address of this server's metrics and how many requests may wait for a model."""
+    def __init__(self, metrics_url: str, limit: int, answer_s: float = 1.0) -> None:
+        """Take the address of this server's metrics, how many requests may wait, how long the metrics may take."""
         self._url = metrics_url
         self._limit = limit
+        self._answer_s = answer_s
         self._next_look_s = 0.0
 
     def wait(self) -> None:
@@ -40,7 +41,7 @@ class Admission:
 
     def _pending(self) -> int:
         try:
-            with urllib.request.urlopen(self._url, timeout=1) as response:  # noqa: S310 - this server's own http address
+            with urllib.request.urlopen(self._url, timeout=self._answer_s) as response:  # noqa: S310 - this server's own http address
                 return most_pending(response.read().decode()) if response.status == HTTPStatus.OK else 0
         except OSError:
             return 0  # warm-up comes before the metrics' port opens
