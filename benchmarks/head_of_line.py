@@ -25,6 +25,13 @@ _LASTS_S: Final = 5.0
 _DEADLINE_S: Final = 30.0
 
 
+class _FixedPool(GrpcioTransport):
+    """Ours, were it to leave the pool as it is."""
+
+    def _make_room(self) -> None:
+        pass
+
+
 def fast_p95_ms(transport: GrpcioTransport, slow_users: int) -> float:
     took_ms: list[float] = []
     until = time.monotonic() + _LASTS_S
@@ -45,7 +52,7 @@ def fast_p95_ms(transport: GrpcioTransport, slow_users: int) -> float:
 def main() -> None:
     under_gevent()
     gevent.get_hub().threadpool.maxsize = int(sys.argv[2])
-    transport = GrpcioTransport(sys.argv[1])
+    transport = _FixedPool(sys.argv[1])
     fast_p95_ms(transport, 0)
     print(json.dumps({"alone_ms": fast_p95_ms(transport, 0), "beside_slow_ms": fast_p95_ms(transport, SLOW_USERS)}))
     transport.close()

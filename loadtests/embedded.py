@@ -45,7 +45,11 @@ class EmbeddedServers:
         self._keeper = subprocess.Popen(  # noqa: S603 - our own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self.target = self._await_target()
+        try:
+            self.target = self._await_target()
+        except BaseException:  # also when whoever waits is stopped: nobody else knows of the keeper yet
+            self.close()
+            raise
         self._listener = gevent.spawn(self._listen)
 
     def _await_target(self) -> Target:

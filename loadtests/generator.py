@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -19,6 +19,7 @@ import psutil
 
 from loadtests import messages, recording
 from loadtests.infer import Reply, Transport, classify
+from loadtests.rows import Outcome, Question, Rows
 from scenarios.arrivals import arrivals, share
 from scenarios.scenario import Kind, Scenario
 
@@ -32,14 +33,14 @@ ERROR_CHARACTERS: Final = 200
 # every kind of request within seconds.
 GOLDEN_EVERY: Final = 8
 _KINDS: Final = tuple(Kind)
-_COLUMNS: Final = tuple(recording.REQUEST_SCHEMA.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """What one load process has to do: its share of a scenario, and when the run's clock starts (Unix seconds).
 
-    ``golden`` holds the known answer of each (payload id, with text); it may be empty.
+    ``golden`` holds the known answer of each (payload id, with text); it may be empty. ``run`` is the run's id in
+    messages.
     """
 
     scenario: Scenario
@@ -48,53 +49,15 @@ class Assignment:
     started_at: float
     images: Mapping[str, bytes]
     golden: Mapping[tuple[str, bool], Mapping[str, np.ndarray]]
-
-
-@dataclass(slots=True)
-class Question:
-    """One request on its way, before its outcome is known."""
-
-    seq: int
-    phase: str
-    kind: Kind
-    payload: str
-    with_text: bool
-    intended_us: int
-    sent_us: int | None = None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a request."""
-
-    status: str
-    done_us: int | None = None
-    error: str | None = None
-    served_by: str | None = None
-    peer: str | None = None
-    response_bytes: int | None = None
-    checked: str | None = None
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows in columns, until they are taken away."""
-
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
-
-    def __len__(self) -> int:
-        return len(self.columns["seq"])
-
-    def take(self) -> dict[str, list[Any]]:
-        taken, self.columns = self.columns, {name: [] for name in _COLUMNS}
-        return taken
+    run: str = ""
 
 
 class LoadGenerator:
     """Plays one assignment over one transport.
 
     `play` returns when its share of the schedule is over or `stop` was called, and all answers are in or the drain
-    time is over; from then on every request that was due has exactly one row.
+    time is over; from then on every request that was due has exactly one row. ``played`` is then True if all of the
+    share was sent and every answer had its time, and ``broken`` the reason if the generator itself failed.
     """
 
     def __init__(
@@ -105,14 +68,17 @@ class LoadGenerator:
         self.due = 0
         self.peak_in_flight = 0
         self.finished = gevent.event.Event()
+        self.played = False
+        self.broken: str | None = None
         self._transport = transport
         self._report = report
         self._scenario = assignment.scenario
         self._phases = assignment.scenario.phases
-        self._rows = _Rows()
+        self._rows = Rows(assignment.worker)
         self._waiting: dict[int, Question] = {}
         self._calls = gevent.pool.Group()
         self._stopping = gevent.event.Event()
+        self._all_sent = False
         self._next_closed_seq = assignment.worker
         self._requests: dict[tuple[Kind, str, bool], bytes] = {}
         self._cpu = _CpuClock()
@@ -142,8 +108,9 @@ class LoadGenerator:
                     Question(seq, self._phases[phase].name, _KINDS[kind], name, with_text, intended_us),
                 )
             if self._stopping.is_set():
-                break
-        self._drain()
+                return
+        self._all_sent = True
+        self._finish(self._scenario.drain_s, in_full=True)
 
     def _wait_until(self, intended_us: int) -> bool:
         """False when the run is stopped before that time has come."""
@@ -161,32 +128,48 @@ class LoadGenerator:
             cap = self._scenario.in_flight_cap
             self._record(question, Outcome(recording.NOT_SENT, error=f"NOT_SENT: {cap} requests were in flight"))
             return
+        self._send(question)
+
+    def _send(self, question: Question) -> gevent.Greenlet[..., Any]:
+        """The call has a greenlet of its own, which goes on whatever becomes of the one that asked for it."""
         self._waiting[question.seq] = question
         self.peak_in_flight = max(self.peak_in_flight, len(self._waiting))
-        self._calls.add(gevent.spawn(self._ask, question))
+        call: gevent.Greenlet[..., Any] = self._calls.spawn(self._ask, question)
+        return call
 
     # --- closed loop --------------------------------------------------------------------------------------------
 
     def ask_closed(self, kind: Kind, payload: str, *, with_text: bool) -> None:
-        """Send one request now and wait for its outcome; a closed loop has no intended time but this."""
-        now_us = self.now_us()
-        phase = self._scenario.phase_at(max(now_us, 0) / 1e6) or self._phases[-1]
+        """Send one request now and wait for its outcome; a closed loop has no intended time but this.
+
+        Who asks before the run's clock starts waits for it; who asks when the run is being stopped sends nothing.
+        """
+        if (early_us := -self.now_us()) > 0:
+            self._stopping.wait(early_us / 1e6)
+        if self._stopping.is_set():
+            return
+        now_us = max(self.now_us(), 0)
+        phase = self._scenario.phase_at(now_us / 1e6) or self._phases[-1]
         seq, self._next_closed_seq = self._next_closed_seq, self._next_closed_seq + self.assignment.workers
         self.due += 1
-        question = Question(seq, phase.name, kind, payload, with_text, now_us)
-        self._waiting[seq] = question
-        self.peak_in_flight = max(self.peak_in_flight, len(self._waiting))
-        self._ask(question)
+        self._send(Question(seq, phase.name, kind, payload, with_text, now_us)).join()
 
     # --- one request --------------------------------------------------------------------------------------------
 
     def _ask(self, question: Question) -> None:
-        request = self._request(question)
-        question.sent_us = self.now_us()
-        reply = self._transport.infer(request, self._scenario.deadline_s)
-        question.sent_us = self._us(reply.sent_ns)
+        try:
+            request = self._request(question)
+            question.sent_us = self.now_us()
+            reply = self._transport.infer(request, self._scenario.deadline_s)
+            question.sent_us = self._us(reply.sent_ns)
+            outcome = self._judge(question, reply)
+        except Exception as error:
+            # A bug of ours; it must neither lose the row nor pass for a failure of the server.
+            self.broken = self.broken or f"its load generator broke: {error!r}"
+            self.stop(0.0)
+            raise
         if self._waiting.pop(question.seq, None) is not None:
-            self._record(question, self._judge(question, reply))
+            self._record(question, outcome)
 
     def _request(self, question: Question) -> bytes:
         key = (question.kind, question.payload, question.with_text)
@@ -217,22 +200,7 @@ class LoadGenerator:
         return outcome
 
     def _record(self, question: Question, outcome: Outcome) -> None:
-        columns = self._rows.columns
-        columns["seq"].append(question.seq)
-        columns["worker"].append(self.assignment.worker)
-        columns["phase"].append(question.phase)
-        columns["kind"].append(question.kind.value)
-        columns["payload"].append(question.payload)
-        columns["with_text"].append(question.with_text)
-        columns["intended_us"].append(question.intended_us)
-        columns["sent_us"].append(question.sent_us)
-        columns["done_us"].append(outcome.done_us)
-        columns["status"].append(outcome.status)
-        columns["error"].append(outcome.error)
-        columns["served_by"].append(outcome.served_by)
-        columns["peer"].append(outcome.peer)
-        columns["response_bytes"].append(outcome.response_bytes)
-        columns["checked"].append(outcome.checked)
+        self._rows.add(question, outcome)
         self.by_status[outcome.status] += 1
         if self._report is not None:
             self._report(question, outcome)
@@ -246,18 +214,16 @@ class LoadGenerator:
     def stop(self, drain_s: float) -> None:
         """Send nothing more; wait at most ``drain_s`` seconds for answers, then end `play`."""
         self._stopping.set()
-        self._finish(drain_s)
+        self._finish(drain_s, in_full=False)
 
-    def _drain(self) -> None:
-        if not self._stopping.is_set():
-            self._finish(self._scenario.drain_s)
-
-    def _finish(self, drain_s: float) -> None:
+    def _finish(self, drain_s: float, *, in_full: bool) -> None:
+        """Wait for answers; ``in_full``: for as long as the scenario says."""
         until = time.monotonic() + drain_s
         while self._waiting and time.monotonic() < until and not self.finished.is_set():
             gevent.sleep(0.01)
         if self.finished.is_set():
             return
+        self.played = self._all_sent and (in_full or not self._waiting) and self.broken is None
         for question in list(self._waiting.values()):
             del self._waiting[question.seq]
             self._record(question, Outcome(recording.IN_FLIGHT))

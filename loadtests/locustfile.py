@@ -14,7 +14,7 @@ import gevent
 from locust import events
 from locust.runners import WorkerRunner
 
-from loadtests import leader, shape, worker
+from loadtests import leader, orphans, recording, rows, shape, worker
 from loadtests.adhoc import adhoc_scenario
 from loadtests.infer import under_gevent
 from loadtests.options import add_options
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
     from locust.env import Environment
 
+# Its first batch makes pyarrow import pandas. That takes a second or three, in which a load process sends nothing: so
+# once, here, before Locust forks them.
+recording.request_batch(rows.Rows(0).take())
+# What Locust forks from here on are its load processes (--processes).
+_load_processes = orphans.KilledWithParent()
+
 
 @events.init_command_line_parser.add_listener
 def _options(parser: ArgumentParser, **_: Any) -> None:  # noqa: ANN401 - Locust's keywords
@@ -42,7 +48,8 @@ def _options(parser: ArgumentParser, **_: Any) -> None:  # noqa: ANN401 - Locust
 
 @events.init.add_listener
 def _wire(environment: Environment, **_: Any) -> None:  # noqa: ANN401
-    under_gevent()  # Locust has forked its processes by now
+    _load_processes.on = False  # Locust has forked them by now
+    under_gevent()
     environment.load_worker = None
     if isinstance(environment.runner, WorkerRunner):
         environment.load_worker = worker.LoadWorker(environment)

@@ -12,15 +12,21 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from loadtests.messages import FEATURES, MODEL, SERVED_BY
+from loadtests.messages import CLASSES, FEATURES, MODEL, OUTPUT_TYPES, SERVED_BY
+
+_BOXES = 4
 
 
 def answer() -> bytes:
-    """An answer of the size of a whole study's."""
+    """A whole study's answer, good for every kind of request."""
+    shapes = {"predictions": [CLASSES], "confidence": [1], "boxes": [_BOXES, 4], "scores": [_BOXES], "labels": [_BOXES]}
     response = service_pb2.ModelInferResponse(model_name=MODEL)
-    for name in ("image_features", "text_features", "joint_features"):
-        response.outputs.add(name=name, datatype="FP32", shape=[1, FEATURES])
-        response.raw_output_contents.append(np.zeros(FEATURES, np.float32).tobytes())
+    for name, datatype in OUTPUT_TYPES.items():
+        shape = shapes.get(name, [FEATURES])
+        value = 1 / CLASSES if name == "predictions" else 0
+        tensor = np.full(shape, value, np.int32 if datatype == "INT32" else np.float32)
+        response.outputs.add(name=name, datatype=datatype, shape=[1, *shape])
+        response.raw_output_contents.append(tensor.tobytes())
     response.outputs.add(name=SERVED_BY, datatype="BYTES", shape=[1, 1])
     response.raw_output_contents.append(b"\x04\0\0\0null")
     serialised: bytes = response.SerializeToString()

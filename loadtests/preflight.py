@@ -17,8 +17,9 @@ import gevent.pool
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from loadtests import messages
+from loadtests import messages, recording
 from loadtests.completion_rate import completion_rate_per_s
+from loadtests.generator import Assignment, LoadGenerator
 from loadtests.infer import GrpcioTransport, Reply, Transport
 from scenarios.scenario import Kind, Scenario
 
@@ -82,7 +83,7 @@ def _why_no_metadata(reply: Reply, address: str) -> str:
 
 
 def known_answers(transport: Transport, scenario: Scenario, images: Mapping[str, bytes]) -> Golden:
-    """Ask for every image once, with and without text as the scenario has it, while nothing else runs.
+    """Ask for every image once, with and without text wherever the scenario's mix may, while nothing else runs.
 
     The answers are what later ones are compared with: an answer that depends on its neighbours in a batch, or that
     belongs to another image, shows.
@@ -90,13 +91,19 @@ def known_answers(transport: Transport, scenario: Scenario, images: Mapping[str,
     Raises:
         PreflightError: an image is refused or its answer is wrong already.
     """
-    ratio = scenario.with_text_ratio
-    texts = [with_text for with_text in (False, True) if (ratio < 1, ratio > 0)[with_text]]
+    texts = {with_text for _, with_text in _questions(scenario)}
     return {
         (name, with_text): _known_answer(transport, scenario, name, image, with_text=with_text)
         for name, image in images.items()
-        for with_text in texts or [False]
+        for with_text in sorted(texts)
     }
+
+
+def _questions(scenario: Scenario) -> list[tuple[Kind, bool]]:
+    """Every kind, with and without a text, that the scenario may ask for."""
+    kinds = [kind for kind, share in scenario.mix.shares.items() if share]
+    without = [(kind, False) for kind in kinds if scenario.with_text_ratio < 1 or not kind.reads_text]
+    return without + [(kind, True) for kind in kinds if scenario.with_text_ratio > 0 and kind.reads_text]
 
 
 def _known_answer(
@@ -157,7 +164,9 @@ def _sample_requests(scenario: Scenario, images: Mapping[str, bytes], rng: np.ra
         strict=True,
     )
     return [
-        messages.request_bytes(kinds[kind], images[scenario.payloads[payload].id], with_text=bool(with_text))
+        messages.request_bytes(
+            kinds[kind], images[scenario.payloads[payload].id], with_text=bool(with_text) and kinds[kind].reads_text
+        )
         for kind, payload, with_text in chosen
     ]
 
@@ -176,7 +185,10 @@ def _saturate(ask: Callable[[int], bool], in_flight: int, until: float) -> list[
     group = gevent.pool.Group()
     for first in range(in_flight):
         group.spawn(one, first)
-    group.join()
+    try:
+        group.join()
+    finally:
+        group.kill(block=False)  # whoever waits for them may be stopped
     return completed
 
 
@@ -186,7 +198,10 @@ def null_server() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "loadtests.null_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
-        yield server
+        try:
+            yield server
+        finally:
+            server.kill()  # it has nothing to put in order, and may be only half started
 
 
 def calibrate_client(
@@ -194,22 +209,34 @@ def calibrate_client(
 ) -> dict[str, float]:
     """What our own client costs here, against a server that answers at once: the ceiling of this generator.
 
-    ``ceiling_per_s`` is for all load processes together and assumes a core for each; ``peak_ratio`` is the scenario's
-    highest rate over it, above 0.6 of which the generator may measure itself.
+    The costliest request of the scenario is sent, its answers are judged and its rows packed as in a run; Locust's own
+    statistics, some per cent, are left out. ``ceiling_per_s`` is for all load processes together and assumes a core
+    for each; ``peak_ratio`` is the scenario's highest rate over it, above 0.6 of which the generator may measure
+    itself.
 
     Raises:
-        PreflightError: the null server did not start.
+        PreflightError: the null server did not start, or answers wrongly.
     """
-    request = max(_sample_requests(scenario, images, np.random.default_rng(0)), key=len)
     assert server.stdout is not None  # noqa: S101 - asked for when started
     address = server.stdout.readline().strip()
     if not address:
         msg = "the null server for the client's calibration did not start; its message is above"
         raise PreflightError(msg)
-    cost_s, requests_per_s = _client_cost(GrpcioTransport(address), request)
+    name = max(images, key=lambda image: len(images[image]))
+    request_bytes, kind, with_text = max(
+        (len(messages.request_bytes(kind, images[name], with_text=with_text)), kind, with_text)
+        for kind, with_text in _questions(scenario)
+    )
+    transport = GrpcioTransport(address)
+    try:
+        golden = {(name, with_text): _known_answer(transport, scenario, name, b"", with_text=with_text)}
+        generator = LoadGenerator(Assignment(scenario, 0, 1, time.time(), images, golden), transport)
+        cost_s, requests_per_s = _client_cost(generator, lambda: generator.ask_closed(kind, name, with_text=with_text))
+    finally:
+        transport.close()
     ceiling_per_s = workers / cost_s
     calibration = {
-        "request_bytes": float(len(request)),
+        "request_bytes": float(request_bytes),
         "cpu_us_per_request": cost_s * 1e6,
         "requests_per_s": requests_per_s,
         "ceiling_per_s": ceiling_per_s,
@@ -218,19 +245,23 @@ def calibrate_client(
     return calibration if peak_per_s is None else calibration | {"peak_ratio": peak_per_s / ceiling_per_s}
 
 
-def _client_cost(transport: Transport, request: bytes) -> tuple[float, float]:
+def _client_cost(generator: LoadGenerator, ask: Callable[[], None]) -> tuple[float, float]:
     """CPU seconds per request and requests per second, one process, against the null server."""
-    transport.infer(request, _ANSWER_WAIT_S)
-    begin, begin_cpu_s = time.monotonic(), time.process_time()
-    done = len(
-        _saturate(
-            lambda _: transport.infer(request, _ANSWER_WAIT_S).body is not None,
-            _CALIBRATION_IN_FLIGHT,
-            begin + _CALIBRATION_S,
-        )
-    )
+
+    def answered(_: int) -> bool:
+        ask()
+        return True
+
+    def pack() -> None:
+        recording.pack_batch(recording.request_batch(generator.take_rows() or {}))
+
+    ask()
+    pack()  # the first time of each costs a connection and imports
+    begin, begin_cpu_s, before = time.monotonic(), time.process_time(), generator.by_status[recording.OK]
+    _saturate(answered, _CALIBRATION_IN_FLIGHT, begin + _CALIBRATION_S)
+    pack()
     cpu_s, took_s = time.process_time() - begin_cpu_s, time.monotonic() - begin
-    transport.close()
+    done = generator.by_status[recording.OK] - before
     if not done:
         msg = "the client's calibration got no answer from its own null server; is the loopback interface up?"
         raise PreflightError(msg)

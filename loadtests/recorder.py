@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtests import recording
 from loadtests.recording import Manifest, Plan, RecordingError, WorkerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from loadtests.target import Target
@@ -25,23 +26,19 @@ class Recorder:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        try:
+        require_new(directory)
+        with self._writing():
             directory.mkdir(parents=True, exist_ok=False)
-        except FileExistsError:
-            msg = f"{directory} exists already: every run has a directory of its own; name another with --recording"
-            raise RecordingError(msg) from None
-        except OSError as error:
-            raise RecordingError(_cannot_write(directory, error)) from error
+        self._planned = False
         self._shards: dict[int, recording.ShardWriter] = {}
         self._client = recording.JsonLines(directory / "client.jsonl")
         self._events = recording.JsonLines(directory / "events.jsonl")
         self._watcher: subprocess.Popen[str] | None = None
 
     def write_plan(self, plan: Plan) -> None:
-        try:
+        with self._writing():
             recording.write_document(self.directory / "plan.json", plan)
-        except OSError as error:
-            raise RecordingError(_cannot_write(self.directory, error)) from error
+        self._planned = True
 
     def start_watcher(self, target: Target) -> None:
         """Start the watcher and wait until it has seen its first sample; without anything to watch there is none."""
@@ -59,32 +56,23 @@ class Recorder:
             raise RecordingError(msg)
 
     def rows(self, worker: int, packed: bytes) -> None:
-        try:
+        with self._writing():
             if worker not in self._shards:
                 self._shards[worker] = recording.ShardWriter(self.directory, worker)
             self._shards[worker].append(recording.unpack_batch(packed))
-        except OSError as error:
-            raise RecordingError(_cannot_write(self.directory, error)) from error
 
     def client_sample(self, sample: Mapping[str, Any]) -> None:
-        self._write(self._client, sample)
+        with self._writing():
+            self._client.write(sample)
 
     def event(self, event: str, detail: str) -> None:
         """Something happened to the run itself; ``event`` is one of `loadtests.recording.EVENT`."""
-        self._write(self._events, {"at": time.time(), "event": event, "detail": detail})
-
-    def _write(self, lines: recording.JsonLines, row: Mapping[str, Any]) -> None:
-        try:
-            lines.write(row)
-        except OSError as error:
-            raise RecordingError(_cannot_write(self.directory, error)) from error
-
-    def row_count(self, worker: int) -> int:
-        return self._shards[worker].row_count if worker in self._shards else 0
+        with self._writing():
+            self._events.write({"at": time.time(), "event": event, "detail": detail})
 
     def seal(self, *, ended: str, end_reason: str, ended_at: float, workers: tuple[WorkerRecord, ...]) -> Manifest:
         """Close every file, turn the rows into Parquet and write the manifest."""
-        try:
+        with self._writing():
             self._close()
             shards = tuple(recording.seal_shard(shard.path) for shard in self._shards.values())
             manifest = Manifest.model_validate(
@@ -99,14 +87,29 @@ class Recorder:
                 }
             )
             recording.write_document(self.directory / "manifest.json", manifest)
-        except OSError as error:
-            raise RecordingError(_cannot_write(self.directory, error)) from error
         return manifest
 
     def abandon(self) -> None:
-        """Leave the recording unsealed: readable as far as it was written, and openly unfinished."""
+        """Leave the recording unsealed: readable as far as it was written, and openly unfinished.
+
+        Without a plan it is no recording, and nothing stays.
+        """
         with suppress(OSError):  # the reason to give up; the rows on disk need no more than they have
             self._close()
+        if not self._planned:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say where and why something could not be written, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            msg = (
+                f"cannot write to {self.directory}: {error.strerror}; free space or name another place with "
+                "--runs-dir. What was recorded before is kept there"
+            )
+            raise RecordingError(msg) from error
 
     def _close(self) -> None:
         self._stop_watcher()
@@ -144,8 +147,12 @@ def _sum_or_none(values: list[int | None]) -> int | None:
     return None if any(value is None for value in values) else sum(value for value in values if value is not None)
 
 
-def _cannot_write(directory: Path, error: OSError) -> str:
-    return (
-        f"cannot write to {directory}: {error.strerror}; free space or name another place with --runs-dir. "
-        "What was recorded before is kept there"
-    )
+def require_new(directory: Path) -> None:
+    """Refuse a directory that exists, whatever is in it: every run has its own.
+
+    Raises:
+        RecordingError: it exists.
+    """
+    if directory.exists():
+        msg = f"{directory} exists already: every run has a directory of its own; name another with --recording"
+        raise RecordingError(msg)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from loadtests.orphans import end_with_parent
 from loadtests.recording import Plan, RecordingError
 from loadtests.target import EMBEDDED
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 LOCUSTFILE: Final = Path(__file__).with_name("locustfile.py")
 _REFRESH_S: Final = 0.5
-_PR_SET_PDEATHSIG: Final = 1
+_LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,19 @@ def locust_command(options: RunOptions) -> list[str]:
     for url in options.gpu_metrics_urls:
         command += ["--gpu-metrics-url", url]
     if options.processes > 1:
+        # A port of its own, and no stranger's: Locust's default is one for the whole machine, open to the network.
+        port = str(_free_port())
         command += ["--processes", str(options.processes)]
+        command += ["--master-bind-host", _LOOPBACK, "--master-bind-port", port]
+        command += ["--master-host", _LOOPBACK, "--master-port", port]
     return command
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind((_LOOPBACK, 0))
+        port: int = taken.getsockname()[1]
+    return port
 
 
 def record(options: RunOptions, console: Console) -> Path:
@@ -77,7 +90,8 @@ def record(options: RunOptions, console: Console) -> Path:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 - no thread runs yet
+        # SIGTERM, so that the load ends in good order should this process be killed.
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - no thread runs yet
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: locust.send_signal(signal.SIGINT))
@@ -98,11 +112,6 @@ def record(options: RunOptions, console: Console) -> Path:
         msg = f"the run ended with exit code {exit_code}: the reason is above{kept}"
         raise RecordingError(msg)
     return options.recording
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end the load in good order (SIGTERM) should this process be killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _progress(console: Console) -> Progress:

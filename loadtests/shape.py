@@ -22,8 +22,7 @@ class ScenarioShape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """Users and users per second; None ends the run. Ends it in good order first: all rows in, recording sealed."""
-        if self._leader.failed or self._leader.over():
-            self._leader.conclude("completed", "the whole schedule was played")
+        if self._leader.end_if_over():
             return None
         users = self._leader.users_now()
         return users, float(max(users, 1))

@@ -3,15 +3,18 @@
 =================== ========= =======================================================================
 message             direction content
 =================== ========= =======================================================================
-``radslo_assign``   to        what to send: scenario, images, known answers, which share
+``radslo_assign``   to        what to send: scenario, target, images, known answers, which share
 ``radslo_ready``    from      everything is prepared; or ``error``, why it cannot be
-``radslo_begin``    to        ``started_at``: when the run's clock starts
+``radslo_clock``    to        what is the time? ``asked_at`` is the leader's
+``radslo_time``     from      ``asked_at`` and the time here
+``radslo_begin``    to        ``started_at``: when the run's clock starts, by the clock here
 ``radslo_rows``     from      each second: the new rows (may be none) and a sample of the process
 ``radslo_stop``     to        send nothing more, wait ``drain_s`` for answers
-``radslo_final``    from      after the last rows: what this process did
+``radslo_final``    from      after the last rows: what this process did; ``mishap`` if it ended by itself
 =================== ========= =======================================================================
 
-Without workers both sides live in one process and Locust's local runner hands the messages over.
+Each carries the id of its ``run`` and the number of the ``worker``, and is dropped where another run is on. Without
+workers both sides live in one process and Locust's local runner hands the messages over.
 """
 
 from __future__ import annotations
@@ -21,25 +24,31 @@ import platform
 import random
 import socket
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-import gevent.event
 from locust.runners import WorkerRunner
+from pydantic import ValidationError
 
 from loadtests import messages, recording
-from loadtests.generator import Assignment, LoadGenerator, Outcome, Question
-from loadtests.infer import GrpcioTransport
+from loadtests.generator import Assignment, LoadGenerator
+from loadtests.infer import GrpcioTransport, Transport
+from loadtests.preflight import PreflightError, check_model
+from loadtests.rows import Outcome, Question
 from loadtests.target import Target
 from scenarios.scenario import Kind, Scenario
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from locust.env import Environment
 
 DELIVERY_S: Final = 1.0
-# A leader that says nothing for this long is gone; nobody would record what we still send.
-_LEADER_SILENCE_S: Final = 10.0
-_SPARE_THREADS: Final = 32
+# A leader that says nothing for this long is gone; nobody would record what we still send. One that only stands still
+# for a while (a disk, a debugger, a busy machine) finds everything in its queue.
+_LEADER_SILENCE_S: Final = 30.0
 
 
 class LoadWorker:
@@ -49,27 +58,45 @@ class LoadWorker:
         self._environment = environment
         self._runner = environment.runner
         self._transport: GrpcioTransport | None = None
-        self._assignment: dict[str, Any] = {}
+        self._run: str | None = None
         self._prepared: Assignment | None = None
         self.generator_type = LoadGenerator
+        self.check: Callable[[Transport, str], None] = check_model
         self.generator: LoadGenerator | None = None
         self._played = False
+        self._mishap: str | None = None
+        self._leader_heard_s = time.monotonic()
         self._random = random.Random()  # noqa: S311 - chooses images, guards nothing
         self._runner.register_message("radslo_assign", self._on_assign)
-        self._runner.register_message("radslo_begin", self._on_begin)
-        self._runner.register_message("radslo_stop", self._on_stop)
+        for kind, listener in {"clock": self._on_clock, "begin": self._on_begin, "stop": self._on_stop}.items():
+            self._runner.register_message(f"radslo_{kind}", partial(self._of_this_run, listener))
+        environment.events.heartbeat_received.add_listener(self._on_heartbeat)
         environment.events.quitting.add_listener(self._on_quitting)
 
     # --- messages -----------------------------------------------------------------------------------------------
 
     def _on_assign(self, msg: Any, **_: Any) -> None:  # noqa: ANN401 - Locust's message
         data = msg.data
+        if self.generator is not None:
+            self.generator.stop(0.0)  # of a run that was given up
+        self._run, self._prepared, self.generator, self._mishap = data["run"], None, None, None
+        # Locust logs an exception and goes on, and the leader would wait in vain.
+        error: str | None = f"process {os.getpid()} shows why"
+        try:
+            self._prepare(data)
+            error = None
+        except (PreflightError, OSError, ValidationError) as known:
+            error = str(known)
+        finally:
+            self._send("ready", data["run"], {"worker": data["worker"], "host": socket.gethostname(), "error": error})
+
+    def _prepare(self, data: dict[str, Any]) -> None:
         scenario = Scenario.model_validate(data["scenario"])
         target = Target.model_validate(data["target"])
-        # grpcio waits for an answer in a thread of gevent's pool; ten, the default, let slow calls block fast ones.
-        gevent.get_hub().threadpool.maxsize = max(256, scenario.in_flight_cap) + _SPARE_THREADS
         self._close_transport()
         self._transport = open_transport(target)
+        # A process that does not reach the target must not have its failures counted as the target's.
+        self.check(self._transport, target.grpc)
         self._prepared = Assignment(
             scenario=scenario,
             worker=data["worker"],
@@ -77,34 +104,38 @@ class LoadWorker:
             started_at=0.0,
             images=data["images"],
             golden={(name, text): messages.unpack_golden(packed) for name, text, packed in data["golden"]},
+            run=data["run"],
         )
         self._random = random.Random(f"{scenario.seed}/{data['worker']}")  # noqa: S311
-        self._send("radslo_ready", {"worker": data["worker"], "at": time.time(), "host": socket.gethostname()})
 
-    def _on_begin(self, msg: Any, **_: Any) -> None:  # noqa: ANN401
+    def _of_this_run(self, listener: Callable[[dict[str, Any]], None], msg: Any, **_: Any) -> None:  # noqa: ANN401
+        if msg.data["run"] == self._run:
+            listener(msg.data)
+
+    def _on_clock(self, data: dict[str, Any]) -> None:
+        self._send("time", data["run"], {"worker": data["worker"], "asked_at": data["asked_at"], "at": time.time()})
+
+    def _on_begin(self, data: dict[str, Any]) -> None:
         if self._prepared is None or self._transport is None:
             return
-        prepared = self._prepared
-        assignment = Assignment(
-            prepared.scenario,
-            prepared.worker,
-            prepared.workers,
-            msg.data["started_at"],
-            prepared.images,
-            prepared.golden,
-        )
+        assignment = replace(self._prepared, started_at=data["started_at"])
         self._played = False
         self.generator = self.generator_type(assignment, self._transport, self._show)
         gevent.spawn(self._deliver, self.generator)
 
-    def _on_stop(self, msg: Any, **_: Any) -> None:  # noqa: ANN401
+    def _on_stop(self, data: dict[str, Any]) -> None:
+        self._prepared = None
         if self.generator is not None:
-            gevent.spawn(self.generator.stop, msg.data["drain_s"])
+            gevent.spawn(self.generator.stop, data["drain_s"])
+
+    def _on_heartbeat(self, **_: Any) -> None:  # noqa: ANN401
+        self._leader_heard_s = time.monotonic()
 
     def _on_quitting(self, **_: Any) -> None:  # noqa: ANN401
         """The process ends before its leader told it to: deliver what there is."""
         generator = self.generator
         if generator is not None and not generator.finished.is_set() and isinstance(self._runner, WorkerRunner):
+            self._mishap = self._mishap or "its process was told to end"
             generator.stop(0.0)
             self._deliver_once(generator)
             self._send_final(generator)
@@ -158,21 +189,24 @@ class LoadWorker:
         while not generator.finished.wait(DELIVERY_S):
             self._deliver_once(generator)
             if self._leader_is_gone():
+                self._mishap = f"it heard nothing of its leader for {_LEADER_SILENCE_S:.0f} s"
                 generator.stop(0.0)
-                self._runner.quit()
-                return
         self._deliver_once(generator)
         self._send_final(generator)
+        if self._leader_is_gone():
+            self._runner.quit()
 
     def _deliver_once(self, generator: LoadGenerator) -> None:
         rows = generator.take_rows()
         packed = recording.pack_batch(recording.request_batch(rows)) if rows else None
         sample = generator.sample()
-        self._send("radslo_rows", {"worker": sample["worker"], "rows": packed, "sample": sample})
+        data = {"worker": sample["worker"], "rows": packed, "sample": sample}
+        self._send("rows", generator.assignment.run, data)
 
     def _send_final(self, generator: LoadGenerator) -> None:
         self._send(
-            "radslo_final",
+            "final",
+            generator.assignment.run,
             {
                 "worker": generator.assignment.worker,
                 "host": platform.node(),
@@ -181,17 +215,17 @@ class LoadWorker:
                 "by_status": dict(generator.by_status),
                 "peak_in_flight": generator.peak_in_flight,
                 "cpu_s": generator.cpu_s,
+                "played": generator.played,
+                "mishap": generator.broken or self._mishap,
             },
         )
 
-    def _send(self, kind: str, data: dict[str, Any]) -> None:
-        self._runner.send_message(kind, data)
+    def _send(self, kind: str, run: str, data: dict[str, Any]) -> None:
+        self._runner.send_message(f"radslo_{kind}", data | {"run": run})
 
     def _leader_is_gone(self) -> bool:
-        if not isinstance(self._runner, WorkerRunner):
-            return False
-        heard = self._runner.last_heartbeat_timestamp
-        return heard is not None and time.time() - heard > _LEADER_SILENCE_S
+        silent_s = time.monotonic() - self._leader_heard_s
+        return isinstance(self._runner, WorkerRunner) and silent_s > _LEADER_SILENCE_S
 
     def _close_transport(self) -> None:
         if self._transport is not None:

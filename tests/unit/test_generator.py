@@ -247,3 +247,84 @@ def test_scheduled_is_what_became_of_all_of_it(
         assert request_batch(rows).num_rows == generator.due
         seqs += rows["seq"]
     assert sorted(seqs) == list(range(arrival_count(plan)))  # type: ignore[type-var]
+
+
+# --- closed loop -------------------------------------------------------------------------------------------------
+
+
+def users(transport: Scripted, starts_in_s: float = 0.0) -> LoadGenerator:
+    plan = scenario(phases=[{"name": "by-hand", "duration_s": 60, "users": 1, "think_time_s": 0}])
+    return LoadGenerator(Assignment(plan, 0, 1, time.time() + starts_in_s, {IMAGE: b"image"}, {}), transport)
+
+
+def ask(generator: LoadGenerator) -> gevent.Greenlet[..., None]:
+    """A user who asks once."""
+    return gevent.spawn(generator.ask_closed, Kind.ENSEMBLE, IMAGE, with_text=False)
+
+
+def test_a_user_who_is_gone_before_the_answer_leaves_a_whole_row() -> None:
+    generator = users(Scripted(wait_s=lambda _: 0.2))
+    user = ask(generator)
+    gevent.sleep(0.05)
+    user.kill()
+    begin_s = time.monotonic()
+    generator.stop(10.0)
+    assert time.monotonic() - begin_s < 5  # the answer ends the wait, not the drain time
+    assert (generator.take_rows() or {})["status"] == ["ok"]
+
+
+def test_users_who_are_early_wait_for_the_clock_to_start() -> None:
+    transport = Scripted()
+    generator = users(transport, starts_in_s=0.3)
+    early = [ask(generator) for _ in range(3)]
+    gevent.sleep(0.1)
+    assert transport.calls == 0
+    gevent.joinall(early)
+    assert min((generator.take_rows() or {})["intended_us"]) >= 0
+
+
+def test_a_user_who_waits_for_a_start_that_never_comes_sends_nothing() -> None:
+    generator = users(Scripted(), starts_in_s=60)
+    early = ask(generator)
+    gevent.sleep(0.05)
+    generator.stop(0.0)
+    early.join(5)
+    assert early.dead
+    assert generator.due == 0
+    assert generator.take_rows() is None
+
+
+# --- what a generator says of itself -----------------------------------------------------------------------------
+
+
+class Broken(Scripted):
+    """A transport with a bug: the third call raises."""
+
+    def infer(self, request: bytes, deadline_s: float) -> Reply:
+        reply = super().infer(request, deadline_s)
+        if self.calls == 3:
+            raise KeyError("bug")
+        return reply
+
+
+def test_a_bug_of_ours_loses_no_row_and_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    generator, rows = play(scenario(duration_s=30, drain_s=30), Broken())
+    assert generator.broken == "its load generator broke: KeyError('bug')"
+    assert not generator.played
+    assert generator.by_status == {"ok": 2, "in_flight": 1}
+    assert len(rows["seq"]) == generator.due == 3
+    assert "KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "stop_after_s", "played"),
+    [(0.0, None, True), (0.0, 0.1, False), (0.3, 0.55, False), (60.0, None, True)],
+    ids=["to its end", "stopped", "all sent but answers cut off", "all sent and the whole drain time waited"],
+)
+def test_played_is_only_what_was_sent_in_full_and_given_its_time(
+    wait_s: float, stop_after_s: float | None, *, played: bool
+) -> None:
+    drain_s = 30.0 if stop_after_s else 0.1
+    slow = Scripted(wait_s=lambda number: 60.0 if number == 50 and wait_s == 0.3 else wait_s)
+    generator, _ = play(scenario(drain_s=drain_s), slow, stop_after_s=stop_after_s)
+    assert generator.played is played

@@ -12,8 +12,18 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from loadtests.infer import GrpcioTransport
-from loadtests.messages import MODEL, OUTPUT_TYPES, SERVED_BY
-from loadtests.preflight import PreflightError, check_model, known_answers, measure_capacity
+from loadtests.messages import MODEL, OUTPUT_TYPES, SERVED_BY, read_answer
+from loadtests.null_server import answer as null_answer
+from loadtests.preflight import (
+    Golden,
+    PreflightError,
+    calibrate_client,
+    check_model,
+    known_answers,
+    measure_capacity,
+    null_server,
+)
+from scenarios.scenario import Kind
 from tests.unit.test_generator import IMAGE, answer, scenario
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
@@ -94,12 +104,24 @@ def test_a_first_request_that_fails_or_is_answered_wrongly_stops_the_run() -> No
         known_answers(transport, scenario(), images)
 
 
-def test_known_answers_are_asked_for_with_and_without_text_as_the_scenario_has_it() -> None:
+@pytest.mark.parametrize(
+    ("mix", "with_text_ratio", "texts"),
+    [
+        ({"ensemble": 1}, 0.0, {False}),
+        ({"ensemble": 1}, 0.5, {False, True}),
+        ({"encoder": 1}, 1.0, {True}),
+        ({"ensemble": 1, "detector": 1}, 1.0, {False, True}),  # a detector has no use for a text and gets none
+        ({"classifier": 1, "detector": 1}, 1.0, {False}),
+    ],
+)
+def test_there_is_a_known_answer_to_every_question_of_the_mix_and_no_other(
+    mix: dict[str, float], with_text_ratio: float, texts: set[bool]
+) -> None:
     with serving(metadata(), right) as transport:
-        known = known_answers(transport, scenario(with_text_ratio=0.5), {IMAGE: b"image"})
-        assert set(known) == {(IMAGE, False), (IMAGE, True)}
-        assert set(known_answers(transport, scenario(), {IMAGE: b"image"})) == {(IMAGE, False)}
-    assert known[IMAGE, True]["predictions"] == pytest.approx(np.full(5, 0.2))
+        plan = scenario(mix=mix, with_text_ratio=with_text_ratio)
+        known: Golden = known_answers(transport, plan, {IMAGE: b"image"})
+    assert set(known) == {(IMAGE, with_text) for with_text in texts}
+    assert all(tensors["predictions"] == pytest.approx(np.full(5, 0.2)) for tensors in known.values())
 
 
 def test_a_capacity_that_nothing_answered_is_no_number() -> None:
@@ -108,3 +130,17 @@ def test_a_capacity_that_nothing_answered_is_no_number() -> None:
         pytest.raises(PreflightError, match=r"0 requests succeeded in 0\.4 s"),
     ):
         measure_capacity(transport, scenario(), {IMAGE: b"image"}, lasts_s=0.5, settle_s=0.1)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_null_servers_answer_is_right_for_every_kind(kind: Kind) -> None:
+    assert read_answer(kind, null_answer()).served_by == "null"
+
+
+def test_the_clients_ceiling_counts_requests_that_were_judged_and_recorded() -> None:
+    plan = scenario(rate_per_s=50, mix={"detector": 1})
+    with null_server() as server:
+        found = calibrate_client(server, plan, {IMAGE: b"image"}, workers=2)
+    assert found["ceiling_per_s"] == pytest.approx(2 / (found["cpu_us_per_request"] / 1e6))
+    assert found["peak_ratio"] == pytest.approx(50 / found["ceiling_per_s"])
+    assert 0 < found["requests_per_s"] < 1e5

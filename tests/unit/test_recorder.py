@@ -1,0 +1,39 @@
+"""What stays of a recording that is given up, and that no run touches what another left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtests.recorder import Recorder
+from loadtests.recording import RecordingError
+from tests.unit.recordings import answers, recording
+
+
+def test_a_recording_that_is_given_up_before_its_plan_leaves_nothing(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "runs" / "run")
+    recorder.event("started", "one load process")
+    recorder.abandon()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_recording_that_is_given_up_after_its_plan_keeps_all(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.write_plan(recording(answers(1)).plan)
+    recorder.event("started", "one load process")
+    recorder.abandon()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"plan.json", "events.jsonl"}
+
+
+def test_what_is_there_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("another run's")
+    with pytest.raises(RecordingError, match="exists already"):
+        Recorder(tmp_path)
+    assert (tmp_path / "plan.json").read_text() == "another run's"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordingError, match=r"cannot write to .*/file/run: Not a directory"):
+        Recorder(tmp_path / "file" / "run")
