@@ -7,19 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from ruamel.yaml import YAML
 
+from deploy.embedded.ports import choose_free
 from loadtests.recording import Recording, read_recording
+from slo_checks.verdict import ValidityCheck, evaluate
+from tests.integration.embedded import wait_gone
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-_START_S = 90.0
+LONG = [{"name": "load", "duration_s": 300, "rate": {"requests_per_s": 10}}]
+"""Longer than any test waits: the test says when it ends."""
+_START_S = 240.0
+_END_S = 240.0
 
 
 def write_scenario(directory: Path, phases: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
@@ -33,7 +40,10 @@ def write_scenario(directory: Path, phases: list[dict[str, Any]] | None = None, 
         "payloads": [{"id": "chest-jpeg-20kb", "images": 2}],
         "objectives": {"must_pass": ["latency_p95"], "must_not_fail": ["availability", "error_rate"]},
     } | changes
-    path = directory / "scenario.yaml"
+    return write_yaml(directory / "scenario.yaml", document)
+
+
+def write_yaml(path: Path, document: dict[str, Any]) -> Path:
     with path.open("w") as file:
         YAML(typ="safe", pure=True).dump(document, file)
     return path
@@ -41,62 +51,132 @@ def write_scenario(directory: Path, phases: list[dict[str, Any]] | None = None, 
 
 @dataclass
 class Run:
-    """A run under way or over, in a process of its own."""
+    """A run under way or over, in a process of its own; what it prints goes to a file, so it never waits for us."""
 
     process: subprocess.Popen[str]
     directory: Path
+    _output: IO[str]
+    _known: list[psutil.Process] = field(default_factory=list)
 
-    def until_rows(self, fewest: int) -> None:
-        """Wait until the load is on its way: so many outcomes were reported."""
+    def until_rows(self, fewest: int, *, workers: int = 1) -> None:
+        """Wait until the load is on its way: each of so many load processes reported so many outcomes."""
         deadline = time.monotonic() + _START_S
-        while self.newest_done() < fewest:
-            assert self.process.poll() is None, f"the run ended early:\n{self.end()[1]}"
-            assert time.monotonic() < deadline, f"no load after {_START_S:.0f} s"
+        while len(done := self.newest_done()) < workers or min(done.values()) < fewest:
+            assert self.process.poll() is None, f"the run ended early:\n{self.output()}"
+            assert time.monotonic() < deadline, f"only {done} outcomes after {_START_S:.0f} s:\n{self.output()}"
             time.sleep(0.05)
 
-    def newest_done(self) -> int:
-        """Outcomes that the load processes have reported so far."""
+    def newest_done(self) -> dict[int, int]:
+        """Outcomes that each load process has reported so far."""
         client = self.directory / "client.jsonl"
         if not client.exists():
-            return 0
-        newest = {row["worker"]: row["done"] for row in map(json.loads, client.read_text().splitlines())}
-        return sum(newest.values())
+            return {}
+        whole_lines = client.read_text().rpartition("\n")[0].splitlines()
+        return {row["worker"]: row["done"] for row in map(json.loads, whole_lines)}
 
-    def end(self, timeout_s: float = 120.0) -> tuple[int, str]:
+    def until_sealed(self) -> None:
+        deadline = time.monotonic() + _END_S
+        while not (self.directory / "manifest.json").exists():
+            assert self.process.poll() is None, f"the run ended unsealed:\n{self.output()}"
+            assert time.monotonic() < deadline, f"not sealed after {_END_S:.0f} s:\n{self.output()}"
+            time.sleep(0.05)
+
+    def end(self, timeout_s: float = _END_S) -> tuple[int, str]:
         """Wait for the end; exit code and everything printed."""
-        output, _ = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, output
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            message = f"the run did not end within {timeout_s:.0f} s:\n{self.output()}"
+            raise AssertionError(message) from None
+        return code, self.output()
+
+    def output(self) -> str:
+        """Everything printed so far."""
+        self._output.seek(0)
+        return self._output.read()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def family(self) -> list[psutil.Process]:
+        """The process and all that it started, as they are now."""
+        root = psutil.Process(self.process.pid)
+        self._known = [root, *root.children(recursive=True)]
+        return self._known
+
     def recording(self) -> Recording:
         return read_recording(self.directory)
 
+    def clean_up(self) -> None:
+        """End what is still going."""
+        if self.process.poll() is None:
+            self.family()
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for left in wait_gone(self._known, 10):
+            left.kill()
+        self._output.close()
 
-def start(command: list[str], directory: Path, *arguments: str | Path) -> Run:
+
+def start(command: list[str], directory: Path, *, port: int | None = None, alone: bool = False) -> Run:
+    """Start a command that records to a directory; `end_all` ends it if the test does not.
+
+    ``port`` is that of Locust's master, by default a free one, so that runs at the same time do not meet. ``alone``
+    gives the command a process group of its own, as a shell does.
+    """
+    master_port = str(port or free_port())
+    output = tempfile.TemporaryFile("a+")  # noqa: SIM115 - as long as the run is looked at
     process = subprocess.Popen(
-        [*command, *map(str, arguments), "--recording", str(directory)],
+        command,
         cwd=CHECKOUT,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"COLUMNS": "200"},
+        start_new_session=alone,
+        env=ENVIRONMENT
+        | {
+            "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
+            "LOCUST_MASTER_BIND_PORT": master_port,
+            "LOCUST_MASTER_NODE_PORT": master_port,
+        },
     )
-    return Run(process, directory)
+    run = Run(process, directory, output)
+    _STARTED.append(run)
+    return run
+
+
+def end_all() -> None:
+    """End what failed tests left going; does nothing for runs that have ended."""
+    while _STARTED:
+        _STARTED.pop().clean_up()
+
+
+_STARTED: list[Run] = []
+
+
+ENVIRONMENT = os.environ | {"COLUMNS": "200"}
+
+
+def free_port() -> int:
+    return choose_free(1, ["127.0.0.1"])[0]
 
 
 def radslo_run(scenario: Path | str, directory: Path, *arguments: str | Path) -> Run:
-    return start([str(BIN / "radslo"), "run", str(scenario)], directory, *arguments)
+    command = [str(BIN / "radslo"), "run", str(scenario), *map(str, arguments), "--recording", str(directory)]
+    return start(command, directory)
 
 
-def headless_locust(scenario: Path | str, directory: Path, *arguments: str | Path) -> Run:
+def headless_locust(scenario: Path | str, directory: Path, *arguments: str | Path, **how: Any) -> Run:
     command = [str(BIN / "locust"), "--headless", "--only-summary", "--skip-log-setup", "--scenario", str(scenario)]
-    return start(command, directory, *arguments)
+    return start([*command, *map(str, arguments), "--recording", str(directory)], directory, **how)
 
 
-def radslo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def radslo(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A short command, to its end."""
     return subprocess.run(
         [str(BIN / "radslo"), *map(str, arguments)],
@@ -104,31 +184,12 @@ def radslo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
-        env=os.environ | {"COLUMNS": "200"},
+        env=ENVIRONMENT | environment,
     )
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The process and all that it started, as they are now."""
-    root = psutil.Process(process.pid)
-    return [root, *root.children(recursive=True)]
-
-
-def wait_gone(processes: list[psutil.Process], timeout_s: float = 60.0) -> list[psutil.Process]:
-    """Those still alive after that time; a zombie is gone."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        alive = [each for each in processes if _alive(each)]
-        if not alive:
-            return []
-        time.sleep(0.1)
-    return [each for each in processes if _alive(each)]
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def validity(recording: Recording) -> dict[str, ValidityCheck]:
+    """What is to be thought of the measurement itself, by name."""
+    return {check.name: check for check in evaluate(recording).validity}

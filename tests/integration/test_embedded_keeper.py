@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +15,23 @@ import pytest
 import tritonclient.grpc as triton
 from dnslib import DNSRecord
 
-from deploy.embedded.leftovers import SHARED_MEMORY
-from tests.integration.embedded import CHECKOUT, EmbeddedServers, embedded_servers, start_keeper
+from tests.integration.embedded import (
+    CHECKOUT,
+    PROCESSES,
+    QUICK,
+    STUBS,
+    EmbeddedServers,
+    embedded_servers,
+    keeper_process,
+    regions_of,
+    still_alive,
+    wait_gone,
+)
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-STUBS = 8
-PROCESSES = STUBS + 2
-"""Stubs: two of each model; then tritonserver and the device's metrics."""
 
-QUICK = "classifier=0+1,detector=0+1,encoder=0+1"
+FREEZE_S = 6
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,6 @@ def family_of(keeper: EmbeddedServers) -> list[psutil.Process]:
     return psutil.Process(keeper.process.pid).children(recursive=True)
 
 
-def regions_of(processes: list[psutil.Process]) -> set[Path]:
-    """Return the files in /dev/shm that processes have mapped."""
-    mapped = {Path(region.path) for process in processes for region in process.memory_maps()}
-    return {path for path in mapped if path.is_relative_to(SHARED_MEMORY) and path.exists()}
-
-
 def test_the_target_file_says_what_the_event_said(keeper: EmbeddedServers) -> None:
     servers_file = Path(keeper.target["servers_file"])
     assert json.loads((servers_file.parent / "target.json").read_text()) == keeper.target
@@ -77,48 +79,51 @@ def test_every_socket_is_bound_to_a_loopback_address(keeper: EmbeddedServers) ->
 def test_servers_can_be_added_and_killed_and_the_name_follows(keeper: EmbeddedServers) -> None:
     keeper.command("add")
     added = keeper.until("ready")
-    assert added["server"] == "triton-2"
+    name = added["server"]
     assert added["address"] in resolved(keeper)
-    keeper.command("kill triton-2")
-    gone = keeper.until("exited", "triton-2")
+    keeper.command(f"kill {name}")
+    gone = keeper.until("exited", name)
     assert (gone["signal"], gone["exit_code"], gone["expected"]) == ("SIGKILL", None, True)
     assert resolved(keeper) == {"127.0.0.1", "127.0.0.2"}
-    assert states(keeper)["triton-2"] == "exited"
+    assert states(keeper)[name] == "exited"
 
 
 def test_a_server_that_dies_by_itself_is_told_at_once_and_leaves_nothing(keeper: EmbeddedServers) -> None:
     keeper.command("add")
-    pid = keeper.until("ready")["pid"]
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    added = keeper.until("ready")
+    name, server = added["server"], psutil.Process(added["pid"])
+    family = [server, *server.children(recursive=True)]
     regions = regions_of(family)
     assert len(family) == PROCESSES
     assert len(regions) > STUBS
     family[0].send_signal(signal.SIGSEGV)
     gone = keeper.until("exited")
-    assert (gone["server"], gone["signal"], gone["expected"]) == ("triton-3", "SIGSEGV", False)
-    assert not any(process.is_running() for process in family)
+    assert (gone["server"], gone["signal"], gone["expected"]) == (name, "SIGSEGV", False)
+    assert still_alive(family) == []
     assert not any(region.exists() for region in regions)
-    assert "triton-3" not in {row["name"] for row in keeper.servers() if row["state"] != "exited"}
+    assert name not in {row["name"] for row in keeper.servers() if row["state"] != "exited"}
 
 
-def test_a_stopped_server_drains_and_ends_in_order(keeper: EmbeddedServers) -> None:
+def test_a_stopped_server_ends_in_order(keeper: EmbeddedServers) -> None:
     keeper.command("add")
     name = keeper.until("ready")["server"]
     keeper.command(f"stop {name}")
-    assert keeper.until("stopped", name)["exit_code"] == 0
+    # Its exit code is Triton's own: 0, or 1 if this machine stood still for longer than Triton is given to drain.
+    stopped = keeper.until("stopped", name)
+    assert (stopped["signal"], stopped["expected"]) == (None, True)
 
 
 def test_a_frozen_server_answers_nothing_until_it_thaws(keeper: EmbeddedServers) -> None:
-    keeper.command("freeze triton-1 2")
+    keeper.command(f"freeze triton-1 {FREEZE_S}")
     frozen = keeper.until("frozen", "triton-1")
     assert states(keeper)["triton-1"] == "frozen"
     assert resolved(keeper) == {"127.0.0.1", "127.0.0.2"}
-    assert psutil.Process(frozen["pid"]).status() == psutil.STATUS_STOPPED
-    row = next(row for row in keeper.servers() if row["name"] == "triton-1")
-    with triton.InferenceServerClient(f"{row['address']}:{row['grpc_port']}") as client:
-        assert client.is_model_ready("radstream_ensemble", client_timeout=30)
+    with triton.InferenceServerClient(keeper.grpc_address("triton-1")) as client:
+        assert client.is_model_ready("radstream_ensemble", client_timeout=60)
+    answered_at = time.time()
     thawed = keeper.until("thawed", "triton-1")
-    assert thawed["at"] - frozen["at"] >= 2
+    assert thawed["at"] - frozen["at"] >= FREEZE_S
+    assert answered_at - frozen["at"] >= FREEZE_S - 0.01
     assert states(keeper)["triton-1"] == "ready"
 
 
@@ -169,7 +174,7 @@ def test_however_the_keeper_is_asked_to_end_nothing_is_left(ending: signal.Signa
         else:
             assert keeper.close() == 0
         assert [event["event"] for event in keeper.remaining()] == ["stopped"]
-    assert not any(process.is_running() for process in family)
+    assert still_alive(family) == []
     assert not any(region.exists() for region in regions)
     assert not Path(keeper.target["servers_file"]).parent.exists()
 
@@ -182,25 +187,25 @@ def test_after_kill_9_of_the_keeper_the_next_one_cleans_up_only_what_is_its_own(
         killed.wait()
     assert any(region.exists() for region in regions), "the killed keeper cannot have cleaned up"
     with embedded_servers(device_times=QUICK):
-        assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+        assert wait_gone(family) == []
         assert not any(region.exists() for region in regions)
     assert states(keeper)["triton-0"] == "ready"
     assert len(family_of(keeper)) == 2 * PROCESSES
 
 
 def test_wrong_device_times_end_the_start_with_the_reason() -> None:
-    keeper = start_keeper("--device-times", "detectr=1+2")
-    error = keeper.until("error")
-    assert "'detectr=1+2' is not MODEL=a+b with MODEL one of classifier, detector, encoder" in error["message"]
-    assert keeper.close() == 2
+    with keeper_process(device_times="detectr=1+2") as keeper:
+        error = keeper.until("error")
+        assert "'detectr=1+2' is not MODEL=a+b with MODEL one of classifier, detector, encoder" in error["message"]
+        assert keeper.close() == 2
 
 
 def test_a_taken_grpc_port_ends_the_start_with_the_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        keeper = start_keeper("--grpc-port", str(port))
-        assert keeper.until("error")["message"].startswith(f"port {port} on 127.0.0.1 is taken")
-        assert keeper.close() == 2
+        with keeper_process("--grpc-port", str(port)) as keeper:
+            assert keeper.until("error")["message"].startswith(f"port {port} on 127.0.0.1 is taken")
+            assert keeper.close() == 2
 
 
 def test_a_state_directory_of_ones_own_keeps_the_logs(tmp_path: Path) -> None:
@@ -225,5 +230,6 @@ def test_a_keeper_whose_listener_has_gone_still_cleans_up() -> None:
     family = psutil.Process(process.pid).children(recursive=True)
     process.stdout.close()
     process.stdin.close()
-    process.wait(timeout=60)
-    assert not any(each.is_running() for each in family)
+    process.wait(timeout=120)
+    assert len(family) == PROCESSES
+    assert wait_gone(family) == []

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from json import dumps, loads
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +19,21 @@ import psutil
 import pytest
 
 from loadtests.recording import Manifest, read_recording
-from tests.integration.embedded import EmbeddedServers, embedded_servers
+from tests.integration.embedded import wait_gone
 from tests.integration.runs import (
     BIN,
     CHECKOUT,
+    LONG,
     Run,
-    family,
+    free_port,
     headless_locust,
     radslo_run,
-    wait_gone,
     write_scenario,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-FAST = "classifier=0+2,detector=0+4,encoder=0+3"
-LONG = [{"name": "load", "duration_s": 120, "rate": {"requests_per_s": 10}}]
 NOBODY = "127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[EmbeddedServers]:
-    with embedded_servers(1, FAST) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def target(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("target") / "target.json"
-    path.write_text(dumps(servers.target))
-    return path
 
 
 def manifest_of(directory: Path) -> Manifest:
@@ -227,10 +212,10 @@ def test_stop_in_the_ui_while_preparing_keeps_nothing_half_made(web_ui: WebUi, t
 def test_ctrl_c_while_preparing_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     run = radslo_run(write_scenario(tmp_path, LONG), tmp_path / "run")
     deadline = time.monotonic() + 60
-    while not any(each.name() == "tritonserver" for each in family(run.process)):
+    while not any(each.name() == "tritonserver" for each in run.family()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    processes = family(run.process)
+    processes = run.family()
     run.signal(signal.SIGINT)
     code, output = run.end()
     assert code == 2, output
@@ -242,9 +227,9 @@ def test_ctrl_c_while_preparing_is_said_and_leaves_nothing(tmp_path: Path) -> No
 
 
 def test_ctrl_c_ends_a_leader_that_waits_for_its_load_processes(tmp_path: Path) -> None:
-    run = headless_locust("smoke", tmp_path / "run", "--master", "--expect-workers", "2", "--master-bind-port", "15559")
+    run = headless_locust("smoke", tmp_path / "run", "--master", "--expect-workers", "2", port=(port := free_port()))
     deadline = time.monotonic() + 60
-    while not any(address.laddr.port == 15559 for address in psutil.Process(run.process.pid).net_connections()):
+    while not any(address.laddr.port == port for address in psutil.Process(run.process.pid).net_connections()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)
@@ -271,7 +256,7 @@ def test_load_processes_are_for_this_run_alone_and_die_with_their_leader(target:
     runs = [radslo_run(scenario, tmp_path / str(n), "--target", target, "--processes", "2") for n in range(2)]
     for run in runs:
         run.until_rows(10)
-    processes = [each for run in runs for each in family(run.process)]
+    processes = [each for run in runs for each in run.family()]
     listening = [
         connection.laddr
         for process in processes
@@ -305,10 +290,7 @@ def test_a_leader_that_stands_still_for_a_while_loses_nothing(target: Path, tmp_
 
 
 def test_the_end_is_not_called_completed_when_the_load_process_was_lost(target: Path, tmp_path: Path) -> None:
-    run = headless_locust(
-        write_scenario(tmp_path, LONG), tmp_path / "lost", "--target", target, "--processes", "1",
-        "--master-bind-port", "15560", "--master-port", "15560",
-    )  # fmt: skip
+    run = headless_locust(write_scenario(tmp_path, LONG), tmp_path / "lost", "--target", target, "--processes", "1")
     run.until_rows(10)
     psutil.Process(run.process.pid).children()[0].kill()
     code, output = run.end()

@@ -3,9 +3,11 @@
 import io
 import itertools
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ sys.path.insert(0, str(CHECKOUT / "triton"))
 from radstream.preprocessing import preprocess
 from radstream.stand_ins import classify, detect, encode
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 GROUPS = {
     "classifier": ("predictions", "confidence"),
@@ -90,8 +92,7 @@ def client(keeper: EmbeddedServers) -> Iterator[Client]:
 
 
 def metric(keeper: EmbeddedServers, name: str) -> float:
-    families = text_string_to_metric_families(keeper.metrics())
-    return next(sample.value for family in families for sample in family.samples if sample.name == name)
+    return keeper.metrics()[name]
 
 
 def test_a_study_comes_back_with_all_nine_outputs_as_the_pure_functions_compute_them(client: Client) -> None:
@@ -118,23 +119,34 @@ def test_any_subset_of_outputs_can_be_asked_for(client: Client, outputs: tuple[s
     assert set(client.ask(picture(0), text, outputs)) == set(outputs)
 
 
-def test_an_answer_does_not_depend_on_what_shares_its_batch(client: Client) -> None:
+@contextmanager
+def batched(keeper: EmbeddedServers) -> Iterator[None]:
+    """Devices so slow that requests wait and are served together; that some were is checked at the end."""
+    before = keeper.metrics(url="metrics_url")
+    with keeper.devices_take("classifier=50+0,detector=50+0,encoder=50+0"):
+        yield
+    after = keeper.metrics(url="metrics_url")
+    inferences, executions = (after[name] - before[name] for name in ("nv_inference_count", "nv_inference_exec_count"))
+    assert inferences > executions
+
+
+def test_an_answer_does_not_depend_on_what_shares_its_batch(keeper: EmbeddedServers, client: Client) -> None:
     alone = [client.ask(picture(seed)) for seed in range(8)]
-    with ThreadPoolExecutor(24) as pool:
+    with batched(keeper), ThreadPoolExecutor(24) as pool:
         together = list(pool.map(lambda seed: client.ask(picture(seed % 8)), range(48)))
     for number, answer in enumerate(together):
         for name in ALL:
             np.testing.assert_array_equal(answer[name], alone[number % 8][name])
 
 
-def test_a_bad_image_fails_alone_and_says_why(client: Client) -> None:
+def test_a_bad_image_fails_alone_and_says_why(keeper: EmbeddedServers, client: Client) -> None:
     def ask(number: int) -> InferenceServerException | dict[str, Any]:
         try:
             return client.ask(b"not an image" if number % 4 == 0 else picture(number))
         except InferenceServerException as error:
             return error
 
-    with ThreadPoolExecutor(16) as pool:
+    with batched(keeper), ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(ask, range(32)))
     for number, answer in enumerate(answers):
         if number % 4 == 0:
@@ -154,8 +166,11 @@ def test_several_images_in_one_request_come_back_in_order(client: Client) -> Non
 
 def test_the_capacity_of_a_server_is_what_its_device_times_say(keeper: EmbeddedServers, client: Client) -> None:
     """30 studies of 20 + 60 + 20 ms: the device is busy for exactly 3 s, and no faster way through it exists."""
-    keeper.command("device all classifier=0+20,detector=0+60,encoder=0+20")
-    keeper.until("device")
+    with keeper.devices_take("classifier=0+20,detector=0+60,encoder=0+20"):
+        _thirty_studies(keeper, client)
+
+
+def _thirty_studies(keeper: EmbeddedServers, client: Client) -> None:
     client.ask(picture(0))
     busy_s, items = (metric(keeper, f"radstream_emulated_device_{name}_total") for name in ("busy_seconds", "items"))
     began = time.monotonic()
@@ -166,32 +181,39 @@ def test_the_capacity_of_a_server_is_what_its_device_times_say(keeper: EmbeddedS
     busy_s = metric(keeper, "radstream_emulated_device_busy_seconds_total") - busy_s
     assert busy_s == pytest.approx(3.0, abs=1e-6)
     assert busy_s <= wall_s
-    assert busy_s / wall_s > 0.7, "a saturated device should hardly ever wait"
-    keeper.command(f"device all {QUICK}")
-    keeper.until("device")
+    assert busy_s / wall_s > 0.4, "a saturated device should hardly ever wait, unless this machine stands still"
 
 
 def test_a_saturated_device_reports_full_utilisation_and_an_idle_one_none(
     keeper: EmbeddedServers, client: Client
 ) -> None:
-    keeper.command("device all detector=1500+0")
-    keeper.until("device")
-    with ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(client.ask, picture(seed), None, GROUPS["detector"]) for seed in range(3)]
-        until(keeper, "DCGM_FI_PROF_GR_ENGINE_ACTIVE", 1.0)
-        assert metric(keeper, "DCGM_FI_DEV_GPU_UTIL") == 100
-        for answer in answers:
-            answer.result()
-    keeper.command(f"device all {QUICK}")
-    keeper.until("device")
-    until(keeper, "DCGM_FI_PROF_GR_ENGINE_ACTIVE", 0.0)
+    seen = threading.Event()
+
+    def keep_asking(seed: int) -> None:
+        while not seen.is_set():
+            client.ask(picture(seed), None, GROUPS["detector"])
+
+    with keeper.devices_take("detector=500+0"), ThreadPoolExecutor(4) as pool:
+        askers = [pool.submit(keep_asking, seed) for seed in range(4)]
+        try:
+            until_readings(keeper, 1.0)
+        finally:
+            seen.set()
+        for asker in askers:
+            asker.result()
+    until_readings(keeper, 0.0)
 
 
-def until(keeper: EmbeddedServers, name: str, value: float) -> None:
-    """Wait for a metric to reach a value."""
-    deadline = time.monotonic() + 15
-    while metric(keeper, name) != pytest.approx(value, abs=1e-6):
-        assert time.monotonic() < deadline, f"{name} did not become {value}"
+def until_readings(keeper: EmbeddedServers, ratio: float) -> None:
+    """Wait until one scrape has both readings of the device's utilisation at a value."""
+    names = ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_DEV_GPU_UTIL")
+    deadline = time.monotonic() + 60
+    while True:
+        scraped = keeper.metrics()
+        found = tuple(scraped[name] for name in names)
+        if found == pytest.approx((ratio, 100 * ratio), abs=1e-6):
+            return
+        assert time.monotonic() < deadline, f"{names} stayed at {found}"
         time.sleep(0.1)
 
 
@@ -204,6 +226,8 @@ def test_administration_over_grpc_is_closed(keeper: EmbeddedServers) -> None:
 
 
 def test_every_emulated_sample_says_so(keeper: EmbeddedServers) -> None:
-    for family in text_string_to_metric_families(keeper.metrics()):
-        for sample in family.samples:
-            assert sample.labels["emulated"] == "true", sample.name
+    families = list(text_string_to_metric_families(keeper.metrics_text()))
+    samples = [sample for family in families for sample in family.samples]
+    assert len(samples) > 5
+    for sample in samples:
+        assert sample.labels["emulated"] == "true", sample.name

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from loadtests.generator import Assignment, LoadGenerator, Outcome, Question
+from loadtests.generator import Assignment, LoadGenerator
 from loadtests.infer import Reply, Transport
 from loadtests.messages import FEATURES, MODEL, OUTPUT_TYPES, OUTPUTS, SERVED_BY, read_answer
 from loadtests.recording import REQUEST_SCHEMA, request_batch
+from loadtests.rows import Outcome, Question
 from scenarios.arrivals import arrival_count
 from scenarios.scenario import Kind, Scenario
 
@@ -131,13 +132,14 @@ def play(
     golden: Mapping[tuple[str, bool], Mapping[str, np.ndarray]] | None = None,
     report: Callable[[Question, Outcome], None] | None = None,
     stop_when: Callable[[], bool] | None = None,
+    stop_drain_s: float = HANG_S,
 ) -> tuple[LoadGenerator, dict[str, list[object]]]:
     assignment = Assignment(plan, worker, workers, time.time() + 0.05, {f"{IMAGE}": b"image"}, golden or {})
     generator = LoadGenerator(assignment, transport, report)
     playing = gevent.spawn(generator.play)
     if stop_when is not None:
         wait_for(stop_when)
-        generator.stop(HANG_S)
+        generator.stop(stop_drain_s)
     assert generator.finished.wait(2 * HANG_S)
     playing.join()
     return generator, generator.take_rows() or {name: [] for name in REQUEST_SCHEMA.names}
@@ -316,15 +318,13 @@ def test_a_bug_of_ours_loses_no_row_and_ends_the_run(capsys: pytest.CaptureFixtu
     assert "KeyError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("wait_s", "stop_after_s", "played"),
-    [(0.0, None, True), (0.0, 0.1, False), (0.3, 0.55, False), (60.0, None, True)],
-    ids=["to its end", "stopped", "all sent but answers cut off", "all sent and the whole drain time waited"],
-)
-def test_played_is_only_what_was_sent_in_full_and_given_its_time(
-    wait_s: float, stop_after_s: float | None, *, played: bool
-) -> None:
-    drain_s = 30.0 if stop_after_s else 0.1
-    slow = Scripted(wait_s=lambda number: 60.0 if number == 50 and wait_s == 0.3 else wait_s)
-    generator, _ = play(scenario(drain_s=drain_s), slow, stop_after_s=stop_after_s)
-    assert generator.played is played
+def test_played_is_only_what_was_sent_in_full_and_given_its_time() -> None:
+    plan = scenario(drain_s=30)
+    assert play(plan, Scripted())[0].played
+    stopped = Scripted()
+    assert not play(plan, stopped, stop_when=lambda: stopped.calls >= 5)[0].played
+    # All was sent and the last answers are missing: because they were cut off, or after the whole drain time.
+    cut_off = Held(lambda _held, _number: False)
+    all_sent = lambda: cut_off.calls == arrival_count(plan)  # noqa: E731
+    assert not play(plan, cut_off, stop_when=all_sent, stop_drain_s=0.1)[0].played
+    assert play(scenario(drain_s=0.1), Held(lambda _held, _number: False))[0].played
