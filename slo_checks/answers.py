@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
-from loadtests.recording import OK, STATUSES, Recording
+from loadtests.recording import STATUSES, Recording
 from slo_checks.asserted import (
     US_PER_S,
     BoolArray,
@@ -21,7 +21,7 @@ from slo_checks.asserted import (
     asserted_rows,
     column,
 )
-from slo_checks.estimate import Estimate, share_bounds, unmeasured
+from slo_checks.estimate import Estimate, may_be_either, share_bounds, unmeasured
 from slo_checks.objectives import Objective, Objectives
 
 SLICE_S: Final = 10
@@ -34,44 +34,44 @@ MOST_SERVERS: Final = 8
 def availability(recording: Recording, objective: Objective, _: Objectives) -> Estimate:
     """Share of requests due in asserted phases that got a right answer in time."""
     rows = asserted_rows(recording)
-    if not len(rows):
-        return unmeasured(_nothing(recording))
-    missed = ~rows.good
-    misses = int(missed.sum())
-    low, high = share_bounds(misses, len(rows), objective.confidence)
-    value = (len(rows) - misses) / len(rows)
+    missed = ~rows.good & ~rows.undecided
+    misses, unknown = int(missed.sum()), int(rows.undecided.sum())
+    samples = len(rows) - unknown
+    if not samples:
+        return unmeasured(_nothing(recording, rows))
+    low, high = _bounds(misses, samples, unknown, objective)
+    value, reason = (samples - misses) / samples, may_be_either(unknown)
     evidence = (*_by_class(rows, missed), *_in_time(rows, missed), *_by_server(recording))
-    return Estimate(value, 1 - high, 1 - low, len(rows), misses, evidence=evidence)
+    return Estimate(value, 1 - high, 1 - low, samples, misses, reason, evidence=evidence)
 
 
 def error_rate(recording: Recording, objective: Objective, _: Objectives) -> Estimate:
-    """Share of sent requests with a known outcome that failed.
-
-    What is still in flight at the end of a completed run may yet be either: the upper bound counts it as failed, the
-    lower one as answered, so it can neither help a pass nor cause a fail.
-    """
+    """Share of sent requests with a known outcome that failed; what is still in flight at the end may yet be either."""
     rows = asserted_rows(recording)
-    known = rows.good | rows.failed | (rows.status < 0)
-    samples, unknown = int(known.sum()), int((~known & ~rows.not_sent).sum())
+    misses, unknown = int(rows.failed.sum()), int((rows.undecided | rows.in_flight).sum())
+    samples = misses + int(rows.good.sum())
     if not samples:
-        return unmeasured(_nothing(recording) if not len(rows) else "no request that was sent has a known outcome")
-    misses = int((known & ~rows.good).sum())
-    low, _high = share_bounds(misses, samples + unknown, objective.confidence)
-    _low, high = share_bounds(misses + unknown, samples + unknown, objective.confidence)
-    evidence = list(_by_class(rows, known & ~rows.good))
-    if unknown:
-        evidence.append(f"{unknown:,} still in flight at the end: failed or not, they decide nothing")
+        return unmeasured(_nothing(recording, rows))
+    low, high = _bounds(misses, samples, unknown, objective)
+    evidence = list(_by_class(rows, rows.failed))
     if rows.not_sent.any():
         evidence.append(f"{int(rows.not_sent.sum()):,} were never sent and do not count here")
-    return Estimate(misses / samples, low, high, samples, misses, evidence=tuple(evidence))
+    return Estimate(misses / samples, low, high, samples, misses, may_be_either(unknown), evidence=tuple(evidence))
 
 
-def _nothing(recording: Recording) -> str:
-    return (
-        "all requests belong to warm-up; none was due in a phase that is judged"
-        if len(recording.requests)
-        else "no request was recorded"
-    )
+def _bounds(misses: int, samples: int, unknown: int, objective: Objective) -> tuple[float, float]:
+    """Bounds of the share of misses: those unknown are good for the lower one, and misses for the upper one."""
+    low, _ = share_bounds(misses, samples + unknown, objective.confidence)
+    _, high = share_bounds(misses + unknown, samples + unknown, objective.confidence)
+    return low, high
+
+
+def _nothing(recording: Recording, rows: Rows) -> str:
+    if len(rows):
+        return "no request that was sent has a known outcome"
+    if len(recording.requests):
+        return "all requests belong to warm-up; none was due in a phase that is judged"
+    return "no request was recorded"
 
 
 def _by_class(rows: Rows, missed: BoolArray) -> tuple[str, ...]:
@@ -80,14 +80,8 @@ def _by_class(rows: Rows, missed: BoolArray) -> tuple[str, ...]:
     named = sorted(zip(counts.tolist(), places.tolist(), strict=True), reverse=True)
     if not named:
         return ()
-    texts = [f"{_class_of(place)} {count:,}" for count, place in named]
+    texts = [f"{STATUSES[place]} {count:,}" for count, place in named]
     return (f"missed: {', '.join(texts)}",)
-
-
-def _class_of(place: int) -> str:
-    if place < 0:
-        return "unknown status"
-    return "ok without a stamp of its answer" if STATUSES[place] == OK else STATUSES[place]
 
 
 def _in_time(rows: Rows, missed: BoolArray) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ Spans: TypeAlias = tuple[tuple[float, float], ...]
 """Disjoint stretches of time in ascending order, each from its start up to its end."""
 
 US_PER_S: Final = 1_000_000
+UNDECIDED: Final = -1
 _FIRST_FAILURE: Final = STATUSES.index(FAILURES[0])
 _LAST_FAILURE: Final = STATUSES.index(FAILURES[-1])
 
@@ -31,7 +32,8 @@ class Rows:
     """Request rows as arrays of one length, in the order of ``intended_us``.
 
     Stamps are microseconds after the start of the run; ``sent_us`` is infinite for what was never sent, ``done_us`` for
-    what has no known outcome. ``status`` is the place in `STATUSES`, -1 for anything else.
+    what has no known outcome. ``status`` is the place in `STATUSES`, `UNDECIDED` where the row does not tell whether a
+    good answer came: its status is none that the format knows, or it is ok and has no stamp of its answer.
     """
 
     intended_us: FloatArray
@@ -45,7 +47,12 @@ class Rows:
     @property
     def good(self) -> BoolArray:
         """A right answer that is known to have come."""
-        return self._are(OK) & np.isfinite(self.done_us)
+        return self._are(OK)
+
+    @property
+    def undecided(self) -> BoolArray:
+        """May have been good or not: a miss where a pass is to be proven, and good where a fail is."""
+        return np.asarray(self.status == UNDECIDED)
 
     @property
     def failed(self) -> BoolArray:
@@ -67,7 +74,7 @@ class Rows:
     def _are(self, status: str) -> BoolArray:
         return np.asarray(self.status == STATUSES.index(status))
 
-    def where(self, chosen: BoolArray) -> Rows:
+    def where(self, chosen: BoolArray | npt.NDArray[np.intp]) -> Rows:
         return Rows(self.intended_us[chosen], self.sent_us[chosen], self.done_us[chosen], self.status[chosen])
 
 
@@ -89,15 +96,20 @@ def is_in(requests: pd.DataFrame, name: str, values: list[str]) -> BoolArray:
 
 def rows_of(requests: pd.DataFrame) -> Rows:
     """Request rows as arrays, by intended time."""
-    place = pc.fill_null(pc.index_in(column(requests, "status"), pa.array(STATUSES)), -1)
-    intended_us = stamps(requests, "intended_us")
-    order = np.argsort(intended_us, kind="stable")
-    return Rows(
-        intended_us[order],
-        stamps(requests, "sent_us")[order],
-        stamps(requests, "done_us")[order],
-        np.asarray(place.to_numpy(), dtype=np.int64)[order],
-    )
+    place = pc.fill_null(pc.index_in(column(requests, "status"), pa.array(STATUSES)), UNDECIDED)
+    status, done_us = np.asarray(place.to_numpy(), dtype=np.int64), stamps(requests, "done_us")
+    status = np.where((status == STATUSES.index(OK)) & np.isinf(done_us), UNDECIDED, status)
+    rows = Rows(stamps(requests, "intended_us"), stamps(requests, "sent_us"), done_us, status)
+    # A schedule's rows come in their order; sorting them again would cost more than all else here.
+    ordered = bool((np.diff(rows.intended_us) >= 0).all())
+    return rows if ordered else rows.where(np.argsort(rows.intended_us, kind="stable"))
+
+
+def each_once(recording: Recording) -> Recording:
+    """The run with the first row of each request; one that was written again is no second request."""
+    seq = np.asarray(column(recording.requests, "seq").to_numpy())
+    first = np.diff(seq, prepend=seq[:1] - 1) != 0
+    return recording if first.all() else replace(recording, requests=recording.requests[first])
 
 
 def asserted_phases(recording: Recording) -> list[str]:

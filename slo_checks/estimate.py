@@ -19,8 +19,9 @@ class Estimate:
 
     ``value`` is None when nothing was measured, and infinity where the percentile falls on requests without a good
     answer. ``low`` and ``high`` are one-sided confidence bounds; None means that the data give no bound on that side,
-    so it can neither pass nor fail by it. ``reason`` says why a value or a bound is missing. ``samples`` counts what
-    the value rests on, ``misses`` those that missed. ``emulated`` is True when any of it came from an emulated device.
+    so it can neither pass nor fail by it. ``reason`` says why a value or a bound is missing or weak. ``samples`` counts
+    what the value rests on, ``misses`` those that missed. ``emulated`` is True when any of it came from an emulated
+    device.
     """
 
     value: float | None
@@ -36,6 +37,11 @@ class Estimate:
 def unmeasured(reason: str, *, samples: int = 0, evidence: tuple[str, ...] = (), emulated: bool = False) -> Estimate:
     """Nothing can be said, because of `reason`."""
     return Estimate(None, None, None, samples, reason=reason, evidence=evidence, emulated=emulated)
+
+
+def may_be_either(unknown: int) -> str | None:
+    """Why bounds are wider than the requests with a known outcome make them."""
+    return f"{unknown:,} requests may have been answered or not: their rows do not tell" if unknown else None
 
 
 def share_bounds(count: int, samples: int, confidence: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 from loadtests.recording import Recording
-from slo_checks.asserted import services_only
+from slo_checks.asserted import each_once, services_only
 from slo_checks.completeness import completeness, conservation
 from slo_checks.estimate import Estimate, fewest_to_prove
 from slo_checks.generator import generator
@@ -80,8 +80,9 @@ def evaluate(recording: Recording, objectives: Objectives | None = None) -> RunV
     """
     known = objectives_of(recording) if objectives is None else objectives
     check_names(recording.plan.scenario, known)
-    checks = (*completeness(recording), *generator(recording, known), *witnesses(recording, known))
-    verdicts = tuple(_verdict(recording, objective, known, checks) for objective in known.objectives.values())
+    judged = each_once(recording)
+    checks = (*completeness(recording), *generator(judged, known), *witnesses(recording, known))
+    verdicts = tuple(_verdict(judged, objective, known, checks) for objective in known.objectives.values())
     outcome, reason = _whole_run(verdicts)
     emulated = bool(recording.plan.target.get("emulated")) or any(sample.get("emulated") for sample in recording.gpu)
     return RunVerdict(outcome, reason, verdicts, checks, conservation(recording), emulated, known)

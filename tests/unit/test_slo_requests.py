@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from loadtests.recording import FAILURES, IN_FLIGHT, NOT_SENT, Recording
 from slo_checks.estimate import fewest_to_prove, quantile_ranks, share_bounds
-from slo_checks.verdict import Outcome
-from tests.unit.recordings import Row, answer, answers, changed, recording, verdict_on
+from slo_checks.verdict import Outcome, judge
+from tests.unit.recordings import Row, answer, answers, changed, frame, recording, verdict_on
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 LATE_S = 6.0
@@ -99,9 +101,49 @@ class TestRequestsWithoutAnOutcome:
         assert verdict_on(run, "availability").outcome is FAIL
         assert verdict_on(run, "error_rate").estimate.samples == 2_900
 
-    def test_an_answer_without_a_stamp_proves_nothing_good(self) -> None:
-        rows = [row | {"done_us": None} if row["seq"] < 20 else row for row in answers(10_000)]
-        assert verdict_on(recording(rows, triton=()), "availability").estimate.misses == 20
+
+def spoiled(what: str) -> Recording:
+    """10,000 good answers of which 600 say that they were none, or do not say it."""
+    changes: dict[str, Row] = {
+        "shed": {"status": "shed"},
+        "a status of another version": {"status": "retried_ok"},
+        "a good answer without its stamp": {"done_us": None},
+    }
+    rows = [row | changes[what] if row["seq"] % 50 < 3 else row for row in answers(10_000)]
+    return recording(rows, triton=(), must_pass=("availability", "error_rate", "latency_p95"))
+
+
+@pytest.mark.parametrize("name", ["availability", "error_rate", "latency_p95"])
+class TestRowsThatDoNotTell:
+    """They may have been good or not: where a pass is to be proven they were not, where a fail is they were."""
+
+    def test_would_fail_if_they_told(self, name: str) -> None:
+        assert verdict_on(spoiled("shed"), name).outcome is FAIL
+
+    @pytest.mark.parametrize("what", ["a status of another version", "a good answer without its stamp"])
+    def test_prove_nothing(self, name: str, what: str) -> None:
+        found = verdict_on(spoiled(what), name)
+        assert found.outcome is INCONCLUSIVE
+        assert judge(found.objective, found.estimate)[0] is INCONCLUSIVE  # by itself, whatever the checks say
+        assert "600 requests may have been answered or not" in judge(found.objective, found.estimate)[1]
+        assert (found.estimate.samples, found.estimate.misses) == (9_400, 0)
+
+    def test_say_nothing_when_there_are_no_others(self, name: str) -> None:
+        run = recording(answers(100, misses=dict.fromkeys(range(100), "fine")))
+        assert (verdict_on(run, name).outcome, verdict_on(run, name).estimate.value) == (INCONCLUSIVE, None)
+
+    def test_do_not_excuse_the_others(self, name: str) -> None:
+        lost = dict.fromkeys(range(0, 10_000, 10), "shed") | dict.fromkeys(range(5, 10_000, 50), "fine")
+        assert verdict_on(recording(answers(10_000, misses=lost)), name).outcome is FAIL
+
+
+@pytest.mark.parametrize("name", ["availability", "error_rate", "latency_p95"])
+def test_a_row_that_was_written_many_times_is_one_request(name: str) -> None:
+    rows = answers(3_000, misses={1_500: "shed"})
+    run = replace(recording(rows), requests=frame([*rows, *[rows[1_500]] * 300]))
+    assert verdict_on(recording(answers(3_000, misses=dict.fromkeys(range(300), "shed"))), name).outcome is FAIL
+    found = verdict_on(run, name)
+    assert (found.outcome, found.estimate.samples, found.estimate.misses) == (INCONCLUSIVE, 3_000, 1)
 
 
 class TestFailuresInTime:
