@@ -32,8 +32,8 @@ class Rows:
     """Request rows as arrays of one length, in the order of ``intended_us``.
 
     Stamps are microseconds after the start of the run; ``sent_us`` is infinite for what was never sent, ``done_us`` for
-    what has no known outcome. ``status`` is the place in `STATUSES`, `UNDECIDED` where the row does not tell whether a
-    good answer came: its status is none that the format knows, or it is ok and has no stamp of its answer.
+    what has no known outcome. ``status`` is the place in `STATUSES`, `UNDECIDED` where nothing tells whether a good
+    answer came: the status is none that the format knows, or ok without the stamp of an answer, or we did not wait.
     """
 
     intended_us: FloatArray
@@ -122,9 +122,28 @@ def asserted_requests(recording: Recording) -> pd.DataFrame:
 
 
 def asserted_rows(recording: Recording) -> Rows:
-    """Rows of asserted phases, without those that an interruption cut off: there it was us who did not wait."""
+    """Rows of asserted phases; one still in flight when we stopped waiting, before its deadline, is undecided.
+
+    Those that an interruption cut off are left out.
+    """
     rows = rows_of(asserted_requests(recording))
-    return rows if completed(recording) else rows.where(~rows.in_flight)
+    if not completed(recording):
+        return rows.where(~rows.in_flight)
+    age_us = waited_until_us(recording) - rows.sent_us
+    cut_off = rows.in_flight & (age_us < recording.plan.scenario.deadline_s * US_PER_S)
+    return replace(rows, status=np.where(cut_off, UNDECIDED, rows.status))
+
+
+def waited_until_us(recording: Recording) -> float:
+    """How long after the start answers were surely waited for; infinite when the run did not finish.
+
+    The run ends when the last load process is done. Another one may have stopped waiting as early as planned.
+    """
+    plan, manifest = recording.plan, recording.manifest
+    if manifest is None:
+        return np.inf
+    until = min(plan.planned_end_at + plan.scenario.drain_s, manifest.ended_at)
+    return (until - plan.started_at) * US_PER_S
 
 
 def completed(recording: Recording) -> bool:

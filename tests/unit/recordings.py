@@ -140,10 +140,11 @@ def recording(
     plan = _plan(played, objectives, target, workers, rows)
     end_s = ceil(max((row["done_us"] or 0 for row in rows), default=0) / US)
     seconds = range(max(end_s, ceil(played.duration_s)) + 3)
+    waited_s = played.duration_s + played.drain_s if any(row["status"] == IN_FLIGHT for row in rows) else 0.0
     return Recording(
         directory=Path("runs/literal"),
         plan=plan,
-        manifest=_manifest(rows, workers, STARTED_AT + seconds[-1]) if manifest is DEFAULT else manifest,
+        manifest=_manifest(rows, workers, STARTED_AT + max(seconds[-1], waited_s)) if manifest is DEFAULT else manifest,
         requests=frame(rows),
         client=tuple(_client(seconds, workers, cpu_ratio) if client is DEFAULT else client),
         triton=tuple(counters(rows, seconds) if triton is DEFAULT else triton),

@@ -89,6 +89,28 @@ class TestRequestsWithoutAnOutcome:
         errors = verdict_on(run, "error_rate")
         assert (errors.outcome, errors.estimate.misses) == (INCONCLUSIVE, 0)
 
+    @pytest.mark.parametrize("name", ["availability", "latency_p95"])
+    @pytest.mark.parametrize(("drain_s", "sealed_late_s", "outcome"), [
+        (30.0, 0.0, FAIL), (19.0, 0.0, INCONCLUSIVE), (0.0, 0.0, INCONCLUSIVE),
+        (0.0, 60.0, INCONCLUSIVE),    # the leader waited for another load process
+    ])  # fmt: skip
+    def test_missed_only_if_we_waited_until_its_deadline(
+        self, name: str, drain_s: float, sealed_late_s: float, outcome: Outcome
+    ) -> None:
+        """1,000 of 10,000 requests are in flight at the end, the oldest of them since 10 s, with a deadline of 30 s."""
+        rows = answers(10_000, rate_per_s=1000, misses=dict.fromkeys(range(0, 10_000, 10), IN_FLIGHT))
+        run = recording(rows, scenario_fields={"drain_s": drain_s})
+        assert run.manifest is not None
+        run = changed(run, ended_at=run.manifest.ended_at + sealed_late_s)
+        assert verdict_on(run, name).outcome is outcome
+
+    @pytest.mark.parametrize("name", ["availability", "latency_p95"])
+    def test_missed_if_its_deadline_was_over_before_the_run_ended(self, name: str) -> None:
+        lost = dict.fromkeys(range(400), IN_FLIGHT)
+        assert verdict_on(recording(answers(4_000), scenario_fields={"drain_s": 0.0}), name).outcome is PASS
+        run = recording(answers(4_000, misses=lost), scenario_fields={"drain_s": 0.0})
+        assert verdict_on(run, name).outcome is FAIL
+
     def test_cut_off_by_an_interruption_is_not_held_against_the_service(self) -> None:
         run = changed(missing(10_000, 20, IN_FLIGHT), ended="interrupted", end_reason="Ctrl-C")
         found = verdict_on(run, "availability")
