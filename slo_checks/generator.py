@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -66,33 +68,36 @@ def _cpu(recording: Recording, limits: Measurement) -> tuple[bool | None, str]:
 
     A shorter peak shows in the lag, if it matters. A process too busy to take its samples could not be checked.
     """
-    samples = by_key(recording.client, lambda sample: sample["worker"])
-    found: dict[int, float] = {}
-    for worker in range(recording.plan.workers):
+    samples = by_key(tuple(filter(_tells_of_cpu, recording.client)), lambda sample: sample["worker"])
+    found: list[tuple[float, int]] = []
+    for worker, (start_s, end_s) in product(range(recording.plan.workers), asserted_spans(recording)):
         own = samples.get(worker, [])
-        for start_s, end_s in asserted_spans(recording):
-            silence_s = longest_silence_s([float(sample["at"]) for sample in own], start_s, end_s)
-            if silence_s > limits.silence_most_s:
-                return None, f"load process {worker} left no sample of itself for {silence_s:.0f} s"
-            # A sample tells of the second before it.
-            inside = [sample for sample in own if start_s < float(sample["at"]) <= end_s + 1]
-            busiest = _busiest(inside, limits.cpu_window_s)
-            if busiest is None:
-                return None, f"load process {worker} left no sample of itself in a judged phase"
-            found[worker] = max(busiest, found.get(worker, 0.0))
-    worker, ratio = max(found.items(), key=lambda entry: entry[1])
+        silence_s = longest_silence_s([float(sample["at"]) for sample in own], start_s, end_s)
+        if silence_s > limits.silence_most_s:
+            return None, f"load process {worker} left no sample of itself for {silence_s:.0f} s"
+        # A sample tells of the second before it.
+        inside = [sample for sample in own if start_s < float(sample["at"]) <= end_s + 1]
+        if not inside:
+            return None, f"load process {worker} left no sample of itself in a judged phase"
+        found.append((_busiest(inside, limits.cpu_window_s), worker))
+    if not found:
+        return None, "the run ended before a judged phase began"
+    ratio, worker = max(found)
     told = f"load process {worker} used {ratio:.0%} of a core in its busiest {limits.cpu_window_s:g} s"
     if ratio > limits.cpu_most_ratio:
         return False, f"the generator was overloaded: {told}, at most {limits.cpu_most_ratio:.0%} are allowed"
     return True, f"{told} (at most {limits.cpu_most_ratio:.0%})"
 
 
-def _busiest(samples: list[dict[str, Any]], window_s: float) -> float | None:
-    """Highest mean of the samples that lie within one window; None without a sample."""
-    known = [(float(s["at"]), float(s["cpu_ratio"])) for s in samples if s.get("cpu_ratio") is not None]
-    if not known:
-        return None
-    at_s, ratio = np.array(known).T
+def _tells_of_cpu(sample: dict[str, Any]) -> bool:
+    """A sample without a finite number is none: a comparison with NaN would let it pass."""
+    ratio = sample.get("cpu_ratio")
+    return ratio is not None and math.isfinite(ratio)
+
+
+def _busiest(samples: list[dict[str, Any]], window_s: float) -> float:
+    """Highest mean of the samples that lie within one window."""
+    at_s, ratio = np.array([(float(sample["at"]), float(sample["cpu_ratio"])) for sample in samples]).T
     # A window of 10 s holds the samples of at - 10 s exclusively to at inclusively.
     first = np.searchsorted(at_s, at_s - window_s, side="right")
     sums = np.concatenate(([0.0], np.cumsum(ratio)))

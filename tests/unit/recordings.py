@@ -281,6 +281,16 @@ def changed(run: Recording, **manifest_fields: Any) -> Recording:
     return replace(run, manifest=run.manifest.model_copy(update=manifest_fields))
 
 
+def ended_in_warm_up() -> Recording:
+    """A run that was stopped one second after its start, with nine seconds of warm-up still to come."""
+    phases = [
+        {"name": "warm", "duration_s": 10.0, "warmup": True, "rate": {"requests_per_s": 100}},
+        {"name": "steady", "duration_s": 60.0, "rate": {"requests_per_s": 100}},
+    ]
+    run = recording(answers(100, phase="warm"), phases=phases, gpu=gpu_samples([0.5, 0.6]))
+    return changed(run, ended="interrupted", end_reason="Ctrl-C", ended_at=STARTED_AT + 1)
+
+
 def write_recording(run: Recording, directory: Path) -> Path:
     """Put a recording on disk as a run leaves it; without a manifest its rows stay an Arrow stream."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,13 @@ import pytest
 from loadtests.recording import Recording, read_recording
 from reports.markdown import EMOJI
 from slo_checks.verdict import evaluate, exit_code
-from tests.unit.recordings import answers, recording, write_recording
+from tests.unit.recordings import answers, ended_in_warm_up, recording, write_recording
 
 ROOT = Path(__file__).parents[2]
 GOOD = recording(answers(3_000), must_pass=("availability", "latency_p95"))
 BAD = recording(answers(3_000, misses=dict.fromkeys(range(100), "shed")), must_pass=("availability",))
 UNSEALED = recording(answers(3_000), manifest=None)
+ENDED_EARLY = ended_in_warm_up()
 HANG_S = 180  # a busy machine takes its time to start Python, pandas and scipy
 
 
@@ -54,12 +55,23 @@ def test_a_run_that_proves_too_little_is_red_and_says_so(tmp_path: Path) -> None
     assert "inconclusive: there is no manifest.json" in told
 
 
+def test_a_run_that_ended_before_anything_was_judged_is_red_and_says_so(tmp_path: Path) -> None:
+    directory = write_recording(ENDED_EARLY, tmp_path / "run")
+    code, told = pytest_on("--run", str(directory))
+    assert (code, "Traceback" in told) == (1, False)
+    assert "inconclusive: could not be checked: the run ended before a judged phase began" in told
+
+
 def test_what_is_no_recording_is_an_error_of_usage(tmp_path: Path) -> None:
     code, told = pytest_on("--run", str(tmp_path))
     assert (code, "has no plan.json" in told) == (pytest.ExitCode.USAGE_ERROR, True)
 
 
-@pytest.mark.parametrize(("run", "code"), [(GOOD, 0), (BAD, 1), (UNSEALED, 3)], ids=["good", "bad", "unsealed"])
+@pytest.mark.parametrize(
+    ("run", "code"),
+    [(GOOD, 0), (BAD, 1), (UNSEALED, 3), (ENDED_EARLY, 3)],
+    ids=["good", "bad", "unsealed", "ended early"],
+)
 def test_radslo_check_says_the_same_with_its_exit_code_and_in_every_file(
     run: Recording, code: int, tmp_path: Path
 ) -> None:

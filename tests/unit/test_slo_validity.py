@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.unit.recordings import (
     changed,
     counter_sample,
     counters,
+    ended_in_warm_up,
     heartbeats,
     recording,
     verdict_on,
@@ -38,7 +40,7 @@ def worker_of(run: Recording, **fields: Any) -> Recording:
     return changed(run, workers=(run.manifest.workers[0].model_copy(update=fields),))
 
 
-def client_samples(cpu: Callable[[int], float], seconds: Sequence[int] = SECONDS) -> list[Row]:
+def client_samples(cpu: Callable[[int], float | None], seconds: Sequence[int] = SECONDS) -> list[Row]:
     return [{"at": STARTED_AT + second, "worker": 0, "cpu_ratio": cpu(second)} for second in seconds]
 
 
@@ -200,6 +202,15 @@ class TestABusyLoadProcess:
         samples = [sample | {"worker": worker, "cpu_ratio": (0.1, 0.95)[worker]}
                    for sample in client_samples(lambda _: 0.0) for worker in (0, 1)]  # fmt: skip
         assert "load process 1" in check_of(recording(rows, workers=2, client=samples), "generator_cpu").reason
+
+    @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
+    def test_whose_samples_hold_no_number_could_not_be_checked(self, nothing: float | None) -> None:
+        samples = client_samples(lambda second: 0.3 if second == 15 else nothing)
+        assert check_of(recording(GOOD, client=samples), "generator_cpu").ok is None
+
+    def test_could_not_be_checked_when_the_run_ended_before_a_judged_phase(self) -> None:
+        check = check_of(ended_in_warm_up(), "generator_cpu")
+        assert (check.ok, check.reason) == (None, "the run ended before a judged phase began")
 
     def test_does_not_excuse_a_fail_that_the_service_alone_would_earn(self) -> None:
         assert verdict_on(recording(BAD, cpu_ratio=0.99), "availability").outcome is FAIL
