@@ -12,6 +12,7 @@ from loadtests.recording import NOT_SENT, Recording
 from slo_checks.asserted import (
     US_PER_S,
     FloatArray,
+    IntArray,
     asserted_phases,
     asserted_rows,
     asserted_spans,
@@ -111,8 +112,8 @@ def _busiest(samples: list[dict[str, Any]], window_s: float) -> float:
 def _cap(recording: Recording, objectives: Objectives) -> tuple[bool, str]:
     """Whether requests were held back although the service had done nothing wrong yet.
 
-    With all places taken by requests that are still within the latency objective, the cap is too small for this rate;
-    when one of them has already waited longer, it is the service that holds the callers up.
+    When most of the places in flight are taken by requests that are still within the latency objective, the cap is too
+    small for this rate; when half of them have waited longer, it is the service that holds the callers up.
     """
     requests = recording.requests
     held_back = is_in(requests, "status", [NOT_SENT]) & is_in(requests, "phase", asserted_phases(recording))
@@ -120,28 +121,29 @@ def _cap(recording: Recording, objectives: Objectives) -> tuple[bool, str]:
         return True, "every due request was sent"
     limit = objectives.latency
     limit_s = limit.bound if limit else recording.plan.scenario.deadline_s
+    cap = recording.plan.scenario.in_flight_cap
     workers = np.asarray(column(requests, "worker").to_numpy())
     intended_us, sent_us, done_us = (stamps(requests, name) for name in ("intended_us", "sent_us", "done_us"))
+    too_old_us = sent_us + limit_s * US_PER_S
+    slow = done_us > too_old_us
     own_fault = 0
     for worker in np.unique(workers[held_back]).tolist():
         mine = workers == worker
-        oldest_us = _oldest_waiting(sent_us[mine], done_us[mine], intended_us[mine & held_back])
-        own_fault += int((intended_us[mine & held_back] - oldest_us <= limit_s * US_PER_S).sum())
+        old = _under_way(too_old_us[mine & slow], done_us[mine & slow], intended_us[mine & held_back])
+        own_fault += int((2 * old < cap).sum())
     total = int(held_back.sum())
-    cap = recording.plan.scenario.in_flight_cap
     if own_fault:
         return False, (
-            f"{own_fault:,} of {total:,} unsent requests were held back while all {cap} in flight were younger than "
-            f"{limit_s:g} s: the cap is too small for this rate; raise in_flight_cap or use more load processes"
+            f"{own_fault:,} of {total:,} unsent requests were held back while most of the {cap} in flight were younger "
+            f"than {limit_s:g} s: the cap is too small for this rate; raise in_flight_cap or use more load processes"
         )
-    return True, f"{total:,} requests were not sent, each while another had waited over {limit_s:g} s for the service"
+    return True, (
+        f"{total:,} requests were not sent, each while half of the {cap} in flight had waited over {limit_s:g} s for "
+        "the service"
+    )
 
 
-def _oldest_waiting(sent_us: FloatArray, done_us: FloatArray, moments_us: FloatArray) -> FloatArray:
-    """When the request that had waited longest at each moment was sent; the moment itself if none waited."""
-    order = np.argsort(done_us, kind="stable")
-    # Of all that were done later than a moment, the first one sent.
-    first_sent = np.minimum.accumulate(sent_us[order][::-1])[::-1]
-    place = np.searchsorted(done_us[order], moments_us, side="right")
-    padded = np.concatenate((first_sent, [np.inf]))
-    return np.minimum(padded[place], moments_us)
+def _under_way(begin_us: FloatArray, end_us: FloatArray, moments_us: FloatArray) -> IntArray:
+    """How many of the stretches between `begin_us` and `end_us` hold each moment."""
+    begun = np.searchsorted(np.sort(begin_us), moments_us, side="left")
+    return begun - np.searchsorted(np.sort(end_us), moments_us, side="right")

@@ -275,6 +275,14 @@ def gpu_samples(
     return samples
 
 
+def held_back(stuck: int, *, cap: int = 10, worker: int = 0) -> Recording:
+    """3,000 requests, of which `stuck` waited for 29 s and 50 were not sent meanwhile, for want of places in flight."""
+    waiting = [answer(seq, seq / 1000, response_s=29.0, worker=worker) for seq in range(stuck)]
+    unsent = dict.fromkeys(range(900, 950), NOT_SENT)
+    others = answers(3_000 - stuck, first=stuck, start_s=0.01, response_s=0.04, misses=unsent)
+    return recording([*waiting, *others], workers=worker + 1, scenario_fields={"in_flight_cap": cap})
+
+
 def changed(run: Recording, **manifest_fields: Any) -> Recording:
     """The same run whose manifest says something else."""
     assert run.manifest is not None

@@ -10,7 +10,7 @@ import pytest
 from loadtests.recording import FAILURES, IN_FLIGHT, NOT_SENT, Recording
 from slo_checks.estimate import fewest_to_prove, quantile_ranks, share_bounds
 from slo_checks.verdict import Outcome, judge
-from tests.unit.recordings import Row, answer, answers, changed, frame, recording, verdict_on
+from tests.unit.recordings import Row, answer, answers, changed, frame, held_back, recording, verdict_on
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 LATE_S = 6.0
@@ -117,11 +117,9 @@ class TestRequestsWithoutAnOutcome:
         assert (found.outcome, found.estimate.misses, found.estimate.samples) == (INCONCLUSIVE, 0, 9_980)
 
     def test_never_sent_because_the_service_held_every_caller_up_misses_availability_alone(self) -> None:
-        stuck = answer(0, 0.0, response_s=29.0)
-        held_back = dict.fromkeys(range(1000, 1100), NOT_SENT)
-        run = recording([stuck, *answers(2_999, misses=held_back, first=1, start_s=0.01)])
+        run = held_back(stuck=5)
         assert verdict_on(run, "availability").outcome is FAIL
-        assert verdict_on(run, "error_rate").estimate.samples == 2_900
+        assert verdict_on(run, "error_rate").estimate.samples == 2_950
 
 
 def spoiled(what: str) -> Recording:
