@@ -94,6 +94,11 @@ def is_in(requests: pd.DataFrame, name: str, values: list[str]) -> BoolArray:
     return np.asarray(pc.is_in(column(requests, name), pa.array(values, pa.string())).to_numpy(), dtype=np.bool_)
 
 
+def only(requests: pd.DataFrame, chosen: BoolArray) -> pd.DataFrame:
+    """Chosen request rows; all of them without a copy, which would cost more than most of what is asked of them."""
+    return requests if chosen.all() else requests[chosen]
+
+
 def rows_of(requests: pd.DataFrame) -> Rows:
     """Request rows as arrays, by intended time."""
     place = pc.fill_null(pc.index_in(column(requests, "status"), pa.array(STATUSES)), UNDECIDED)
@@ -109,7 +114,7 @@ def each_once(recording: Recording) -> Recording:
     """The run with the first row of each request; one that was written again is no second request."""
     seq = np.asarray(column(recording.requests, "seq").to_numpy())
     first = np.diff(seq, prepend=seq[:1] - 1) != 0
-    return recording if first.all() else replace(recording, requests=recording.requests[first])
+    return replace(recording, requests=only(recording.requests, first))
 
 
 def asserted_phases(recording: Recording) -> list[str]:
@@ -118,7 +123,7 @@ def asserted_phases(recording: Recording) -> list[str]:
 
 def asserted_requests(recording: Recording) -> pd.DataFrame:
     """Request rows of asserted phases; a row's phase is that of its intended time."""
-    return recording.requests[is_in(recording.requests, "phase", asserted_phases(recording))]
+    return only(recording.requests, is_in(recording.requests, "phase", asserted_phases(recording)))
 
 
 def asserted_rows(recording: Recording) -> Rows:
@@ -127,6 +132,8 @@ def asserted_rows(recording: Recording) -> Rows:
     Those that an interruption cut off are left out.
     """
     rows = rows_of(asserted_requests(recording))
+    if not rows.in_flight.any():
+        return rows
     if not completed(recording):
         return rows.where(~rows.in_flight)
     age_us = waited_until_us(recording) - rows.sent_us
@@ -161,17 +168,6 @@ def asserted_spans(recording: Recording) -> Spans:
             spans[-1:] = [(spans[-1][0], end_s)] if joined else [*spans[-1:], (start_s, end_s)]
     ended_at = recording.manifest.ended_at if recording.manifest else np.inf
     return overlap(tuple(spans), ((-np.inf, ended_at),))
-
-
-def services_only(recording: Recording) -> Recording:
-    """The run as the service alone shaped it, with the generator's own part taken out.
-
-    What was never sent is left out, and what was sent counts as due when it was sent. A miss that remains is the
-    service's, however late the generator was.
-    """
-    requests = recording.requests
-    sent = requests[np.isfinite(stamps(requests, "sent_us"))]
-    return replace(recording, requests=sent.assign(intended_us=sent["sent_us"]))
 
 
 def overlap(spans: Spans, others: Spans) -> Spans:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from loadtests.recording import Recording
-from slo_checks.asserted import FloatArray, asserted_requests, asserted_rows, column, is_in
+from slo_checks.asserted import FloatArray, asserted_requests, asserted_rows, column, is_in, only
 from slo_checks.estimate import Estimate, may_be_either, nearest_rank, quantile_ranks, unmeasured
 from slo_checks.objectives import Objective, Objectives
 
@@ -66,7 +66,7 @@ def _by_kind(recording: Recording, percentile: float) -> tuple[str, ...]:
     kinds = sorted(pc.unique(column(requests, "kind")).to_pylist())
     lines = []
     for kind in kinds:
-        waited_s, _ = _waited_s(replace(recording, requests=requests[is_in(requests, "kind", [kind])]))
+        waited_s, _ = _waited_s(replace(recording, requests=only(requests, is_in(requests, "kind", [kind]))))
         value = _at(waited_s, nearest_rank(len(waited_s), percentile))
         text = "without a good answer" if value is None or math.isinf(value) else f"{value:.3f} s"
         lines.append(f"{kind}: p{percentile * 100:g} {text}, of {len(waited_s):,} requests")

@@ -275,12 +275,39 @@ def gpu_samples(
     return samples
 
 
-def held_back(stuck: int, *, cap: int = 10, worker: int = 0) -> Recording:
-    """3,000 requests, of which `stuck` waited for 29 s and 50 were not sent meanwhile, for want of places in flight."""
+def held_back(stuck: int, *, cap: int = 10, worker: int = 0, unsent_count: int = 50) -> Recording:
+    """3,000 requests, of which `stuck` waited for 29 s, and others were not sent meanwhile for want of places."""
     waiting = [answer(seq, seq / 1000, response_s=29.0, worker=worker) for seq in range(stuck)]
-    unsent = dict.fromkeys(range(900, 950), NOT_SENT)
+    unsent = dict.fromkeys(range(900, 900 + unsent_count), NOT_SENT)
     others = answers(3_000 - stuck, first=stuck, start_s=0.01, response_s=0.04, misses=unsent)
     return recording([*waiting, *others], workers=worker + 1, scenario_fields={"in_flight_cap": cap})
+
+
+def stood_still(rows: Iterable[Row], *pauses_s: tuple[float, float], deadline_s: float = 30.0) -> list[Row]:
+    """The same requests when the load process stood still from each start up to its end.
+
+    What was due meanwhile left at the end, and what was answered meanwhile was read then, or taken for lost.
+    """
+
+    def awake(moment_us: float) -> float:
+        return next((end * US for start, end in pauses_s if start * US <= moment_us < end * US), moment_us)
+
+    changed_rows = []
+    for row in rows:
+        sent_us = awake(row["sent_us"])
+        done_us = awake(sent_us + row["done_us"] - row["sent_us"])
+        lost = {"status": "deadline", "served_by": None} if done_us - sent_us > deadline_s * US else {}
+        changed_rows.append(row | {"sent_us": round(sent_us), "done_us": round(done_us)} | lost)
+    return changed_rows
+
+
+def asleep(run: Recording, *pauses_s: tuple[float, float]) -> Recording:
+    """The same run without the samples that its load processes would have taken in a pause."""
+
+    def awake(at_s: float) -> bool:
+        return not any(start < at_s < end for start, end in pauses_s)
+
+    return replace(run, client=tuple(sample for sample in run.client if awake(sample["at"] - STARTED_AT)))
 
 
 def changed(run: Recording, **manifest_fields: Any) -> Recording:

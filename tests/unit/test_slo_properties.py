@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from loadtests.recording import FAILURES, OK, STATUSES, Recording
 from slo_checks.objectives import objectives_document
 from slo_checks.verdict import Outcome, evaluate
-from tests.unit.recordings import STARTED_AT, Row, answer, gpu_samples, recording
+from tests.unit.recordings import (
+    STARTED_AT,
+    US,
+    Row,
+    answer,
+    answers,
+    asleep,
+    frame,
+    gpu_samples,
+    recording,
+    stood_still,
+)
 
 PASS = Outcome.PASS
 STREAMS = ("client", "triton", "gpu", "watch")
@@ -131,6 +142,55 @@ def test_failing_more_requests_never_makes_a_verdict_better(run: Recording, stat
     was, then = outcomes(sound), outcomes(worse)
     for name in ("availability", "error_rate", "latency_p95"):
         assert RANK[then[name]] <= RANK[was[name]], name
+
+
+def new_claims(before: Recording, after: Recording) -> list[str]:
+    """What passes or fails after a change and did not before."""
+    was = outcomes(before)
+    return [name for name, outcome in outcomes(after).items() if outcome not in {was[name], Outcome.INCONCLUSIVE}]
+
+
+FROM_OUTCOMES = ("availability", "error_rate", "latency_p95")
+
+
+@properties
+@given(runs(), st.sampled_from([{"status": "retried_ok"}, {"done_us": None}]), st.sets(st.integers(0, 299)))
+def test_losing_what_became_of_requests_never_makes_a_claim(run: Recording, lost: Row, seqs: set[int]) -> None:
+    """A failure without its stamp is a failure still, so only good answers lose theirs."""
+    rows: list[Row] = pa.Table.from_pandas(run.requests, preserve_index=False).to_pylist()
+    spoiled = [row | lost if row["seq"] in seqs and ("status" in lost or row["status"] == OK) else row for row in rows]
+    after = replace(run, requests=frame(spoiled))
+    assert not set(new_claims(run, after)) & {*FROM_OUTCOMES}
+
+
+@properties
+@given(runs(), st.integers(1, 100))
+def test_writing_the_rows_that_missed_again_and_again_never_makes_a_claim(run: Recording, times: int) -> None:
+    rows: list[Row] = pa.Table.from_pandas(run.requests, preserve_index=False).to_pylist()
+    again = replace(run, requests=frame([*rows, *times * [row for row in rows if row["status"] != OK]]))
+    assert not set(new_claims(run, again)) & {*FROM_OUTCOMES, "recovery"}
+
+
+@st.composite
+def pauses(draw: st.DrawFn) -> list[tuple[float, float]]:
+    """Up to three times at which a load process stands still, within 60 s."""
+    edges = sorted(draw(st.lists(st.floats(0, 60), min_size=2, max_size=6, unique=True)))
+    return list(zip(edges[::2], edges[1::2], strict=False))
+
+
+@settings(max_examples=30)
+@given(pauses(), st.floats(0.01, 4.2), st.sampled_from([0.01, 0.02, 0.05]))
+def test_standing_still_never_makes_a_service_fail_that_keeps_its_promises(
+    when: list[tuple[float, float]], service_s: float, turn_s: float
+) -> None:
+    """The service lets requests in one after the other, `turn_s` apart, and is half busy with them at most."""
+    rows = stood_still(answers(600, rate_per_s=10), *when)
+    door_us = -1e9
+    for row in rows:
+        door_us = max(door_us + turn_s * US, row["sent_us"])
+        row["done_us"] = round(door_us + service_s * US)
+    run = asleep(recording(stood_still(rows, *when), must_pass=ASKED), *when)
+    assert Outcome.FAIL not in outcomes(run).values()
 
 
 def test_the_runs_above_reach_every_outcome() -> None:

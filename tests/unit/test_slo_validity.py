@@ -10,13 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from loadtests.recording import NOT_SENT, OK, Recording
-from slo_checks.verdict import Outcome, ValidityCheck, evaluate
+from loadtests.recording import IN_FLIGHT, NOT_SENT, OK, Recording
+from slo_checks.objectives import objectives_document
+from slo_checks.verdict import Outcome, ValidityCheck, Verdict, evaluate
 from tests.unit.recordings import (
     STARTED_AT,
     Row,
     answer,
     answers,
+    asleep,
     changed,
     counter_sample,
     counters,
@@ -25,6 +27,7 @@ from tests.unit.recordings import (
     heartbeats,
     held_back,
     recording,
+    stood_still,
     verdict_on,
 )
 
@@ -188,6 +191,122 @@ class TestLoadThatLeftLate:
     def test_of_a_run_that_sent_nothing_is_not_known(self) -> None:
         run = recording(answers(10, misses=dict.fromkeys(range(10), NOT_SENT)))
         assert check_of(run, "generator_lag").ok is None
+
+
+STRICT: dict[str, Any] = {
+    "title": "Latency, 99.9th percentile", "indicator": "latency", "percentile": 0.999, "comparison": "at_most",
+    "bound": 0.5, "unit": "s", "confidence": 0.95, "fewest_samples": 2995, "source": "this test",
+}  # fmt: skip
+
+
+def strict(rows: Sequence[Row], **fields: Any) -> Verdict:
+    """The verdict on an objective that is stricter than the lateness which a generator in order may have."""
+    document = objectives_document()
+    document["objectives"] = {**document["objectives"], "strict": STRICT}
+    return verdict_on(recording(rows, objectives=document, must_pass=("strict",), **fields), "strict")
+
+
+class TestLatenessWithinItsLimits:
+    """Up to 1 % of the requests may leave up to 1 s late: enough to miss a strict objective by lateness alone."""
+
+    def late_by(self, lag_s: float, service_s: float) -> list[Row]:
+        lags_s = [0.0 if seq % 112 else lag_s for seq in range(10_000)]
+        return [
+            answer(seq, seq / 100, lag_s=lag_s, response_s=lag_s + service_s) for seq, lag_s in enumerate(lags_s)
+        ]  # fmt: skip
+
+    def test_does_not_fail_a_service_that_was_quick(self) -> None:
+        found = strict(self.late_by(0.9, 0.05))
+        assert check_of(recording(self.late_by(0.9, 0.05)), "generator_lag").ok is True
+        assert found.outcome is INCONCLUSIVE
+        assert found.reason.startswith("the generator's lateness decides this: misses")
+        assert "; without it: meets" in found.reason
+
+    def test_leaves_a_fail_of_a_service_that_was_slow_by_itself(self) -> None:
+        found = strict(self.late_by(0.9, 0.6))
+        assert found.outcome is FAIL
+        assert "generator" not in found.reason
+
+    def test_of_a_burst_does_not_fail_the_service_that_it_made_queue(self) -> None:
+        """After 0.95 s of silence 95 requests come at once to a service that takes 7 ms for each."""
+        rows = stood_still(answers(10_000, response_s=0.007), (50.0, 50.95))
+        free_us = 0.0
+        for row in rows:
+            free_us = max(free_us, row["sent_us"]) + 7_000
+            row["done_us"] = round(free_us)
+        assert sum(row["done_us"] - row["sent_us"] > 500_000 for row in rows) > 50
+        assert check_of(recording(rows), "generator_lag").ok is True
+        assert strict(rows).outcome is INCONCLUSIVE
+
+    def test_does_not_excuse_what_the_service_kept_from_being_sent(self) -> None:
+        run = held_back(10, unsent_count=300)
+        assert check_of(run, "generator_lag").ok is check_of(run, "in_flight_cap").ok is True
+        assert verdict_on(run, "latency_p95").outcome is FAIL
+
+
+@pytest.mark.parametrize("name", ["availability", "error_rate", "latency_p95"])
+class TestALoadProcessThatStoodStill:
+    """It reads late what was answered meanwhile, takes some of it for lost, and then sends everything at once."""
+
+    def run_with(self, *pauses_s: tuple[float, float], service_s: float = 3.0, **ends: Any) -> Recording:
+        rows = stood_still(answers(6_000, rate_per_s=50, response_s=service_s, **ends), *pauses_s)
+        return asleep(recording(rows, must_pass=("availability", "error_rate", "latency_p95")), *pauses_s)
+
+    @pytest.mark.parametrize("pause_s", [(15.0, 50.0), (15.0, 27.0), (110.0, 150.0), (0.0, 40.0)])
+    def test_does_not_fail_a_service_that_answered_all_the_time(self, name: str, pause_s: tuple[float, float]) -> None:
+        assert verdict_on(self.run_with(), name).outcome is PASS
+        judged = evaluate(self.run_with(pause_s))
+        assert judged.outcome is INCONCLUSIVE
+        assert verdict_on(self.run_with(pause_s), name).outcome is INCONCLUSIVE
+
+    def test_does_not_excuse_a_service_that_failed_at_other_times(self, name: str) -> None:
+        refused = dict.fromkeys(range(4_000, 6_000), "shed")
+        assert verdict_on(self.run_with((15.0, 50.0), misses=refused), name).outcome is FAIL
+
+    def test_does_not_excuse_a_service_that_never_answered(self, name: str) -> None:
+        """Each request ends at its deadline; few of them do so near a pause of 2 s."""
+        lost = dict.fromkeys(range(6_000), "deadline")
+        run = self.run_with((60.0, 62.0), service_s=30.0, misses=lost)
+        assert check_of(run, "generator_lag").ok is False
+        assert verdict_on(run, name).outcome is FAIL
+
+    def test_in_warm_up_does_not_fail_the_service_that_it_flooded(self, name: str) -> None:
+        """All that was due in the last 10 s of warm-up arrives at its end, and makes the service refuse for 5 s."""
+        phases = [
+            {"name": "warm", "duration_s": 20.0, "warmup": True, "rate": {"requests_per_s": 100}},
+            {"name": "steady", "duration_s": 60.0, "rate": {"requests_per_s": 100}},
+        ]
+        rows = stood_still([*answers(2_000, phase="warm"), *answers(6_000, first=2_000, start_s=20.0)], (10.0, 20.0))
+        flooded = [row | {"status": "shed"} if 20e6 <= row["sent_us"] < 25e6 else row for row in rows]
+        run = recording(flooded, phases=phases)
+        assert check_of(run, "generator_lag").ok is True
+        assert verdict_on(run, name).outcome is INCONCLUSIVE
+
+
+def test_a_burst_of_our_making_may_take_longer_than_the_pause_before_it() -> None:
+    rows = stood_still(answers(6_000), (20.0, 24.0))
+    slow = [row | {"done_us": 33_000_000} if row["sent_us"] == 24_000_000 else row for row in rows]
+    assert verdict_on(recording(slow), "latency_p95").outcome is INCONCLUSIVE
+
+
+class TestSilenceOfALoadProcess:
+    def test_after_the_last_request_does_not_fail_a_service_whose_answers_it_never_read(self) -> None:
+        """The time to drain was over when it woke up."""
+        rows = answers(3_000, rate_per_s=50, response_s=8.0)
+        unread: Row = {"status": IN_FLIGHT, "done_us": None, "served_by": None}
+        left = [row | unread if row["done_us"] > 62e6 else row for row in rows]
+        assert verdict_on(recording(left), "availability").outcome is FAIL
+        run = asleep(recording(left, client=client_samples(lambda _: 0.3, range(130))), (62.0, 95.0))
+        assert all(check_of(run, name).ok for name in ("generator_lag", "generator_cpu"))
+        assert verdict_on(run, "availability").outcome is INCONCLUSIVE
+
+    def test_does_not_fail_a_service_whose_answers_it_may_have_read_late(self) -> None:
+        """Nothing was due while it stood still, so no request left late."""
+        rows = [*answers(500, response_s=3.0), *answers(500, first=500, start_s=30.0, response_s=3.0)]
+        run = asleep(recording(stood_still(rows, (5.0, 29.0))), (5.0, 29.0))
+        assert check_of(run, "generator_lag").ok is True
+        assert check_of(run, "generator_cpu").ok is None
+        assert verdict_on(run, "latency_p95").outcome is INCONCLUSIVE
 
 
 class TestABusyLoadProcess:
