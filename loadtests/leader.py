@@ -38,10 +38,7 @@ _EXIT_NOT_RECORDED: Final = 2
 
 
 class Leader:
-    """One per master (or local) process; leads one run after the other.
-
-    ``failed`` says why the last start led to no sealed recording, None as long as nothing went wrong.
-    """
+    """One per master (or local) process; leads one run after the other."""
 
     def __init__(self, environment: Environment, scenario: Scenario) -> None:
         self._environment = environment
@@ -56,7 +53,8 @@ class Leader:
         self._plan: Plan | None = None
         self._sealed = self._leaving = False
         self._ending = gevent.lock.RLock()
-        self.failed: str | None = None
+        # Why nothing came of the last start; None as long as nothing went wrong.
+        self._failed: str | None = None
         for kind in ("ready", "time", "rows", "final"):
             self._runner.register_message(f"radslo_{kind}", self._on_message)
         events = environment.events
@@ -94,12 +92,13 @@ class Leader:
     def _on_test_start(self, **_: Any) -> None:  # noqa: ANN401 - Locust's keywords
         if self.running:
             return
-        self.failed = self._environment.process_exit_code = None
+        self._failed = self._environment.process_exit_code = None
         self._preparing, state = cast("gevent.Greenlet[..., Any]", gevent.getcurrent()), self._runner.state
         # Locust says so only later, and until then its stop() does nothing.
         self._runner.update_state(STATE_SPAWNING)
+        plan = None
         try:
-            self._prepare()
+            plan = self._prepare()
         except HARNESS_ERRORS as error:
             self._fail(str(error))
             # After any other exception Locust would go on, and it has nothing to go on with.
@@ -111,10 +110,11 @@ class Leader:
             raise
         finally:
             self._preparing = None
-            if not self.running and self.failed is None:
+            if plan is None and self._failed is None:
                 self._fail("the run could not be prepared, for the reason that follows; this is a bug of radslo")
+        self._begin(plan)
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Plan:
         directory = self._preparation.directory()
         prepared = self._preparation.prepare(len(connected(self._runner)))
         crew = self._crew = Crew(self._runner)
@@ -124,9 +124,14 @@ class Leader:
         plan = prepared.plan(directory.name, len(crew))
         recorder.write_plan(plan)
         recorder.event("started", f"{len(crew)} load process(es), {crew.clocks()}")
+        return plan
+
+    def _begin(self, plan: Plan) -> None:
+        assert self._crew is not None  # noqa: S101 - made before the plan
+        assert self._recorder is not None  # noqa: S101
+        self._say(f"recording to {self._recorder.directory}")
         self._plan = plan
-        crew.begin(plan.started_at)
-        self._say(f"recording to {directory}")
+        self._crew.begin(plan.started_at)
 
     def _stop_preparing(self) -> None:
         if self._preparing is not None:
@@ -206,7 +211,8 @@ class Leader:
             self._record_event("stopped", asked or "nothing more is to be expected")
             self._await_finals(crew, plan.scenario.drain_s if in_full else _INTERRUPT_DRAIN_S)
             if self._recorder is not None:  # else it failed meanwhile, and said so
-                self._seal(crew, *_how_it_ended(crew, asked, played=crew.played if plan.loop == "open" else in_full))
+                played = crew.played if plan.loop == "open" else in_full
+                self._seal(crew, *_how_it_ended(plan, crew, asked, played=played))
 
     def _await_finals(self, crew: Crew, drain_s: float) -> None:
         if not crew.silent:
@@ -244,7 +250,7 @@ class Leader:
 
     def _fail(self, reason: str) -> None:
         """The run cannot go on, or cannot be recorded: say why, keep what there is, have Locust end it."""
-        if self.failed is not None:
+        if self._failed is not None:
             return
         self._give_up(f"error: {reason}")
         if self._environment.web_ui is None:
@@ -254,7 +260,7 @@ class Leader:
             gevent.spawn(self._runner.stop)
 
     def _give_up(self, reason: str) -> None:
-        self.failed = reason
+        self._failed = reason
         self._say(reason)
         self._environment.process_exit_code = _EXIT_NOT_RECORDED
         crew, recorder = self._crew, self._recorder
@@ -278,10 +284,13 @@ class Leader:
         print(f"radslo: {text}", flush=True)  # noqa: T201 - progress for people
 
 
-def _how_it_ended(crew: Crew, asked: str | None, *, played: bool) -> tuple[Literal["completed", "interrupted"], str]:
+def _how_it_ended(
+    plan: Plan, crew: Crew, asked: str | None, *, played: bool
+) -> tuple[Literal["completed", "interrupted"], str]:
     """What the manifest says of the end: completed only if every process was there to the last."""
     if mishaps := crew.mishaps():
         return "interrupted", f"{asked}; {mishaps}" if asked else mishaps
     if played:
-        return "completed", asked or "the whole schedule was played"
+        by_hand = asked if plan.scenario.name == ADHOC else None
+        return "completed", by_hand or "the whole schedule was played"
     return "interrupted", asked or "the schedule was not played to its end"

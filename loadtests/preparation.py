@@ -64,31 +64,35 @@ class Prepared:
     def plan(self, run: str, workers: int) -> Plan:
         """The plan of a run that starts `LEAD_S` from now."""
         open_loop = self.scenario.loop == "open"
-        known = {
-            "run": run,
-            "scenario": self.scenario,
-            "objectives": YAML(typ="safe", pure=True).load(OBJECTIVES_FILE.read_text(encoding="utf-8")),
-            "target": self.target.model_dump(mode="json"),
-            "loop": self.scenario.loop,
-            "seed": self.scenario.seed,
-            "scheduled_count": arrival_count(self.scenario) if open_loop else None,
-            "schedule_digest": schedule_digest(self.scenario) if open_loop else None,
-            "workers": workers,
-            "transport": "grpcio",
-            "connection_policy": CONNECTION_POLICY,
-            "payloads": {
+        count = arrival_count(self.scenario) if open_loop else None
+        digest = schedule_digest(self.scenario) if open_loop else None
+        objectives = YAML(typ="safe", pure=True).load(OBJECTIVES_FILE.read_text(encoding="utf-8"))
+        git_commit = _git_commit()
+        started_at = time.time() + LEAD_S  # only now: the digest of a long schedule takes seconds
+        return Plan(
+            run=run,
+            scenario=self.scenario,
+            objectives=objectives,
+            target=self.target.model_dump(mode="json"),
+            loop=self.scenario.loop,
+            seed=self.scenario.seed,
+            scheduled_count=count,
+            schedule_digest=digest,
+            started_at=started_at,
+            planned_end_at=started_at + self.scenario.duration_s,
+            workers=workers,
+            transport="grpcio",
+            connection_policy=CONNECTION_POLICY,
+            payloads={
                 name: PayloadRecord(media_type=image.media_type, size_bytes=len(image.data), sha256=image.sha256)
                 for name, image in self.images.items()
             },
-            "capacity_per_s": self.capacity_per_s,
-            "calibration": self.calibration,
-            "git_commit": _git_commit(),
-            "packages": {name: version(name) for name in _PACKAGES},
-            "host": _host(),
-        }
-        started_at = time.time() + LEAD_S  # only now: the digest of a long schedule takes seconds
-        planned_end_at = started_at + self.scenario.duration_s
-        return Plan.model_validate(known | {"started_at": started_at, "planned_end_at": planned_end_at})
+            capacity_per_s=self.capacity_per_s,
+            calibration=self.calibration,
+            git_commit=git_commit,
+            packages={name: version(name) for name in _PACKAGES},
+            host=_host(),
+        )
 
 
 class Preparation:

@@ -128,7 +128,6 @@ def start(command: list[str], directory: Path, *, port: int | None = None, alone
     ``port`` is that of Locust's master, by default a free one, so that runs at the same time do not meet. ``alone``
     gives the command a process group of its own, as a shell does.
     """
-    master_port = str(port or free_port())
     output = tempfile.TemporaryFile("a+")  # noqa: SIM115 - as long as the run is looked at
     process = subprocess.Popen(
         command,
@@ -138,12 +137,7 @@ def start(command: list[str], directory: Path, *, port: int | None = None, alone
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=alone,
-        env=ENVIRONMENT
-        | {
-            "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
-            "LOCUST_MASTER_BIND_PORT": master_port,
-            "LOCUST_MASTER_NODE_PORT": master_port,
-        },
+        env=ENVIRONMENT | master_at(port or free_port()),
     )
     run = Run(process, directory, output)
     _STARTED.append(run)
@@ -160,6 +154,15 @@ _STARTED: list[Run] = []
 
 
 ENVIRONMENT = os.environ | {"COLUMNS": "200"}
+
+
+def master_at(port: int) -> dict[str, str]:
+    """The environment in which Locust's master and its workers meet at a port."""
+    return {
+        "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
+        "LOCUST_MASTER_BIND_PORT": str(port),
+        "LOCUST_MASTER_NODE_PORT": str(port),
+    }
 
 
 def free_port() -> int:
