@@ -183,13 +183,14 @@ def serve(*, servers: Servers = 1, device_times: DeviceTimes = "") -> None:
 @app.command()
 def scenarios() -> None:
     """List the shipped scenarios."""
+    from reports.wording import seconds
     from scenarios.scenario import load_scenario, shipped_scenarios
 
     table = Table("scenario", "takes", "peak", "purpose")
     for path in shipped_scenarios():
         scenario = load_scenario(path)
         peak = "multiple of capacity" if scenario.needs_capacity else f"{scenario.peak_rate_per_s or 0:.3g}/s"
-        table.add_row(path.stem, f"{scenario.duration_s / 60:.3g} min", peak, scenario.purpose)
+        table.add_row(path.stem, seconds(scenario.duration_s), peak, scenario.purpose)
     Console().print(table)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOCUSTFILE: Final = Path(__file__).with_name("locustfile.py")
 _REFRESH_S: Final = 0.5
+_LOG_LINE_S: Final = 60.0
 _LOOPBACK: Final = "127.0.0.1"
 
 
@@ -147,9 +148,10 @@ def _progress(console: Console) -> Progress:
 
 
 def _show_progress(directory: Path, progress: Progress, done: threading.Event) -> None:
-    """Follow the run through what it records, until ``done``."""
+    """Follow the run through what it records, until ``done``: a bar on a terminal, a line a minute in a log."""
     task: TaskID | None = None
     plan: Plan | None = None
+    told_s = 0.0
     while not done.wait(_REFRESH_S):
         if plan is None:
             plan = _plan(directory)
@@ -159,12 +161,12 @@ def _show_progress(directory: Path, progress: Progress, done: threading.Event) -
         phase = plan.scenario.phase_at(elapsed_s)
         if task is None:
             task = progress.add_task("", total=duration_s, state="")
-        progress.update(
-            task,
-            completed=elapsed_s,
-            description=phase.name if phase else "draining",
-            state=_state(directory / "client.jsonl", plan.workers),
-        )
+        name = phase.name if phase else "draining"
+        state = _state(directory / "client.jsonl", plan.workers)
+        progress.update(task, completed=elapsed_s, description=name, state=state)
+        if not progress.console.is_terminal and elapsed_s - told_s >= _LOG_LINE_S:
+            told_s = elapsed_s
+            progress.console.print(Text(f"{elapsed_s:.0f} s of {duration_s:.0f} s, {name}: {state}"))
 
 
 def _plan(directory: Path) -> Plan | None:
