@@ -9,9 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -93,25 +96,42 @@ def record(options: RunOptions, console: Console) -> Path:
         # SIGTERM, so that the load ends in good order should this process be killed.
         preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - no thread runs yet
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: locust.send_signal(signal.SIGINT))
-    with _progress(console) as progress:
+    begun = threading.Event()
+    with _passing_signals_on(locust, begun), _progress(console) as progress:
         done = threading.Event()
         shown = threading.Thread(target=_show_progress, args=(options.recording, progress, done))
         shown.start()
         assert locust.stdout is not None  # noqa: S101 - asked for above
         for line in locust.stdout:
+            begun.set()
             progress.console.print(Text(line.rstrip("\n")))
         exit_code = locust.wait()
         done.set()
         shown.join()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    if not begun.is_set() and exit_code == -signal.SIGTERM:
+        msg = "stopped before anything began: no run was recorded"
+        raise RecordingError(msg)
     if exit_code != 0:
         kept = f"; what was recorded is in {options.recording}" if (options.recording / "plan.json").exists() else ""
         msg = f"the run ended with exit code {exit_code}: the reason is above{kept}"
         raise RecordingError(msg)
     return options.recording
+
+
+@contextmanager
+def _passing_signals_on(locust: subprocess.Popen[str], begun: threading.Event) -> Iterator[None]:
+    """Have Locust get the signals that are meant to end the run."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        # Until it says its first word it knows no order in which to end, and would answer SIGINT with a traceback.
+        locust.send_signal(number if begun.is_set() else signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _progress(console: Console) -> Progress:

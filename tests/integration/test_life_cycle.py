@@ -75,6 +75,19 @@ def test_ctrl_c_while_preparing_is_said_and_leaves_nothing(tmp_path: Path) -> No
     assert wait_gone(processes) == []
 
 
+def test_ctrl_c_before_locust_is_up_is_one_sentence(tmp_path: Path) -> None:
+    run = radslo_run("smoke", tmp_path / "run")
+    deadline = time.monotonic() + 60
+    while not psutil.Process(run.process.pid).children():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    run.signal(signal.SIGINT)
+    code, output = run.end()
+    assert code == 2, output
+    assert output.strip() == "error: stopped before anything began: no run was recorded"
+
+
 def test_ctrl_c_ends_a_leader_that_waits_for_its_load_processes(tmp_path: Path) -> None:
     port = free_port()
     run = headless_locust("smoke", tmp_path / "run", "--master", "--expect-workers=2", f"--master-bind-port={port}")
