@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from loadtests.recording import IN_FLIGHT, OK, Recording, WorkerRecord
+from loadtests.recording import OK, Recording, WorkerRecord
 from reports.bins import FloatArray
 from reports.columns import request_columns
 from reports.series import QUANTILES
-from slo_checks.asserted import asserted_requests, asserted_rows, by_key, completed, is_in
+from slo_checks.asserted import asserted_rows, by_key, each_once, is_in
 from slo_checks.estimate import nearest_rank
+from slo_checks.latency import waited_by_kind
 from slo_checks.verdict import Conservation
 
 MOST_CURVE_POINTS: Final = 400
@@ -27,8 +28,8 @@ MOST_EXAMPLES: Final = 4
 class KindLatency:
     """Response times of one kind of request outside warm-up, counted from when each was due.
 
-    ``scheduled`` counts all of them; one without a good answer is infinitely late. ``quantiles_ms`` holds None where
-    there are too few to tell it (p95 needs 20 requests, p99 100) and infinity where too many failed.
+    ``scheduled`` counts those that the verdict counts; one without a good answer is infinitely late. ``quantiles_ms``
+    holds None where there are too few to tell it (p95 needs 20 requests, p99 100) and infinity where too many failed.
     ``curve_ms`` and ``curve_ratio`` are the points of its distribution: the share of all that was answered by then.
     """
 
@@ -104,16 +105,12 @@ class GeneratorLag:
 
 def latency_by_kind(recording: Recording) -> tuple[KindLatency, ...]:
     """A row for each kind that was asked for outside warm-up, and one for all kinds together if there are several."""
-    rows = asserted_requests(recording)
-    if not completed(recording):  # what we did not wait for is nobody's failure, here as in the verdicts
-        rows = rows[(rows["status"] != IN_FLIGHT).to_numpy(dtype=bool)]
-    if rows.empty:
-        return ()
-    columns = request_columns(rows)
-    codes, kinds = pd.factorize(rows["kind"], sort=True)
-    found = [_kind_latency(str(kind), columns.response_ms[codes == code]) for code, kind in enumerate(kinds)]
+    waited_ms = {
+        kind: 1e3 * waited_s for kind, waited_s in waited_by_kind(each_once(recording)).items() if len(waited_s)
+    }
+    found = [_kind_latency(kind, ordered) for kind, ordered in waited_ms.items()]
     if len(found) > 1:
-        found.append(_kind_latency("all kinds", columns.response_ms))
+        found.append(_kind_latency("all kinds", np.sort(np.concatenate(list(waited_ms.values())))))
     return tuple(found)
 
 
@@ -208,8 +205,7 @@ def _in_warm_up(recording: Recording) -> npt.NDArray[np.bool_]:
     return is_in(recording.requests, "phase", [phase.name for phase in recording.plan.scenario.phases if phase.warmup])
 
 
-def _kind_latency(kind: str, response_ms: FloatArray) -> KindLatency:
-    ordered = np.sort(response_ms)
+def _kind_latency(kind: str, ordered: FloatArray) -> KindLatency:
     ok = int(np.isfinite(ordered).sum())
     places = _curve_places(ok)
     return KindLatency(

@@ -28,7 +28,7 @@ def service_alone(recording: Recording, objective: Objective, limits: Measuremen
     intended_us, sent_us, done_us = (stamps(requests, name) for name in ("intended_us", "sent_us", "done_us"))
     was_sent = np.isfinite(sent_us)
     due_us = np.where(was_sent, sent_us, intended_us)
-    ended_us = np.where(was_sent, np.minimum(done_us, waited_until_us(recording)), due_us)
+    ended_us = np.where(np.isfinite(done_us), done_us, waited_until_us(recording))
     delays_us = _delays_us(recording, intended_us, sent_us, _material_s(objective, limits))
     silences_us = _silences_us(recording, limits.silence_most_s)
     disturbed_us = _disturbed_us(np.concatenate((delays_us, silences_us)))

@@ -33,7 +33,8 @@ class Rows:
 
     Stamps are microseconds after the start of the run; ``sent_us`` is infinite for what was never sent, ``done_us`` for
     what has no known outcome. ``status`` is the place in `STATUSES`, `UNDECIDED` where nothing tells whether a good
-    answer came: the status is none that the format knows, or ok without the stamp of an answer, or we did not wait.
+    answer came: the status is none that the format knows, or ok without the stamp of an answer, or in flight when we
+    stopped waiting before its deadline.
     """
 
     intended_us: FloatArray
@@ -99,12 +100,14 @@ def only(requests: pd.DataFrame, chosen: BoolArray) -> pd.DataFrame:
     return requests if chosen.all() else requests[chosen]
 
 
-def rows_of(requests: pd.DataFrame) -> Rows:
-    """Request rows as arrays, by intended time."""
+def rows_of(recording: Recording, requests: pd.DataFrame) -> Rows:
+    """Request rows of a recording, or some of them, as arrays by intended time."""
     place = pc.fill_null(pc.index_in(column(requests, "status"), pa.array(STATUSES)), UNDECIDED)
-    status, done_us = np.asarray(place.to_numpy(), dtype=np.int64), stamps(requests, "done_us")
-    status = np.where((status == STATUSES.index(OK)) & np.isinf(done_us), UNDECIDED, status)
-    rows = Rows(stamps(requests, "intended_us"), stamps(requests, "sent_us"), done_us, status)
+    sent_us, done_us = stamps(requests, "sent_us"), stamps(requests, "done_us")
+    rows = Rows(stamps(requests, "intended_us"), sent_us, done_us, np.array(place.to_numpy(), dtype=np.int64))
+    rows.status[rows.good & np.isinf(done_us)] = UNDECIDED
+    too_young = waited_until_us(recording) - sent_us < recording.plan.scenario.deadline_s * US_PER_S
+    rows.status[rows.in_flight & too_young] = UNDECIDED
     # A schedule's rows come in their order; sorting them again would cost more than all else here.
     ordered = bool((np.diff(rows.intended_us) >= 0).all())
     return rows if ordered else rows.where(np.argsort(rows.intended_us, kind="stable"))
@@ -127,28 +130,18 @@ def asserted_requests(recording: Recording) -> pd.DataFrame:
 
 
 def asserted_rows(recording: Recording) -> Rows:
-    """Rows of asserted phases; one still in flight when we stopped waiting, before its deadline, is undecided.
-
-    Those that an interruption cut off are left out.
-    """
-    rows = rows_of(asserted_requests(recording))
-    if not rows.in_flight.any():
-        return rows
-    if not completed(recording):
-        return rows.where(~rows.in_flight)
-    age_us = waited_until_us(recording) - rows.sent_us
-    cut_off = rows.in_flight & (age_us < recording.plan.scenario.deadline_s * US_PER_S)
-    return replace(rows, status=np.where(cut_off, UNDECIDED, rows.status))
+    """Rows of asserted phases."""
+    return rows_of(recording, asserted_requests(recording))
 
 
 def waited_until_us(recording: Recording) -> float:
-    """How long after the start answers were surely waited for; infinite when the run did not finish.
+    """How long after the start answers were surely waited for; an interrupted run did not wait at all.
 
     The run ends when the last load process is done. Another one may have stopped waiting as early as planned.
     """
     plan, manifest = recording.plan, recording.manifest
-    if manifest is None:
-        return np.inf
+    if manifest is None or manifest.ended != "completed":
+        return -np.inf
     until = min(plan.planned_end_at + plan.scenario.drain_s, manifest.ended_at)
     return (until - plan.started_at) * US_PER_S
 

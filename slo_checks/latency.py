@@ -53,6 +53,14 @@ def _waited_s(recording: Recording) -> tuple[FloatArray, int]:
     return np.sort(rows.where(~rows.undecided).response_s if unknown else rows.response_s), unknown
 
 
+def waited_by_kind(recording: Recording) -> dict[str, FloatArray]:
+    """What callers of each kind of request waited, ascending; infinite without a good answer."""
+    requests = asserted_requests(recording)
+    kinds = sorted(pc.unique(column(requests, "kind")).to_pylist())
+    by_kind = {kind: replace(recording, requests=only(requests, is_in(requests, "kind", [kind]))) for kind in kinds}
+    return {kind: _waited_s(own)[0] for kind, own in by_kind.items()}
+
+
 def _at(ascending: FloatArray, place: int | None) -> float | None:
     """The value at a place counted from 1; nothing is known before the first, and after the last no end."""
     if place is None or place < 1:
@@ -62,11 +70,8 @@ def _at(ascending: FloatArray, place: int | None) -> float | None:
 
 def _by_kind(recording: Recording, percentile: float) -> tuple[str, ...]:
     """`classifier: p95 0.031 s of 1,200`, for each kind of request."""
-    requests = asserted_requests(recording)
-    kinds = sorted(pc.unique(column(requests, "kind")).to_pylist())
     lines = []
-    for kind in kinds:
-        waited_s, _ = _waited_s(replace(recording, requests=only(requests, is_in(requests, "kind", [kind]))))
+    for kind, waited_s in waited_by_kind(recording).items():
         value = _at(waited_s, nearest_rank(len(waited_s), percentile))
         text = "without a good answer" if value is None or math.isinf(value) else f"{value:.3f} s"
         lines.append(f"{kind}: p{percentile * 100:g} {text}, of {len(waited_s):,} requests")

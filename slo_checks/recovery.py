@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from loadtests.recording import Recording
+from loadtests.recording import IN_FLIGHT, Recording
 from slo_checks.asserted import (
     US_PER_S,
     BoolArray,
@@ -19,6 +19,7 @@ from slo_checks.asserted import (
     asserted_spans,
     completed,
     is_in,
+    only,
     rows_of,
     time_before,
 )
@@ -51,9 +52,9 @@ class Outage:
 def recovery(recording: Recording, _: Objective, objectives: Objectives) -> Estimate:
     """Longest time from the first miss of an outage to the first of the steady windows that end it.
 
-    Below it is bounded by the time between the first and the last miss, above by the edges of the windows. An outage
-    that did not end, or that nobody saw begin, is only bounded below: it can fail once it has lasted too long, and
-    never pass.
+    Below it is bounded by the time between the first and the last miss that is certain, above by the edges of the
+    windows. An outage that did not end, or that nobody saw begin, is only bounded below: it can fail once it has lasted
+    too long, and never pass.
     """
     if recording.plan.loop == "closed":
         return unmeasured(NO_INTENDED_TIME)
@@ -62,7 +63,8 @@ def recovery(recording: Recording, _: Objective, objectives: Objectives) -> Esti
         failures = int(asserted_rows(recording).failed.sum())
         return unmeasured(f"no failure was observed to recover from ({failures:,} failed requests, no outage)")
     evidence = tuple(_told(outage) for outage in found)
-    low = max(outage.last_missed_s - outage.first_missed_s for outage in found)
+    certain = outages(recording, objectives, undecided_missed=False)
+    low = max((outage.last_missed_s - outage.first_missed_s for outage in certain), default=0.0)
     reasons = []
     if any(outage.first_window_s is None for outage in found):
         reasons.append("an outage was there before the judged phases were, so when it began is not known")
@@ -75,19 +77,20 @@ def recovery(recording: Recording, _: Objective, objectives: Objectives) -> Esti
     return Estimate(value, low, high, len(found), evidence=evidence)
 
 
-def outages(recording: Recording, objectives: Objectives) -> list[Outage]:
+def outages(recording: Recording, objectives: Objectives, *, undecided_missed: bool = True) -> list[Outage]:
     """Stretches of missed windows with enough failed requests in them; windows without a request tell nothing.
 
     Misses of warm-up count for one thing only: an outage that they belong to was there before.
     """
     rows, judged = _all_rows(recording)
+    may_miss = ~rows.undecided | undecided_missed
     windows = _windows(recording, rows, objectives.recovery.window_s)
-    missed = _missed(rows, windows.place, objectives.latencies)
+    missed = _missed(rows, may_miss, windows.place, objectives.latencies)
     in_warm_up, in_judged = (windows.any(missed & part) for part in (~judged, judged))
     found = []
     for first, last, steady in _stretches(in_warm_up, in_judged, windows.whole, objectives.recovery.steady_windows):
         inside = judged & (windows.place >= first) & (windows.place <= last)
-        failures = int((inside & ~rows.good).sum())
+        failures = int((inside & may_miss & ~rows.good).sum())
         stamps_s = rows.intended_us[inside & missed] / US_PER_S
         if len(stamps_s) and failures >= objectives.recovery.fewest_failures:
             unseen = first == 0 or in_warm_up[first]
@@ -104,12 +107,15 @@ def outages(recording: Recording, objectives: Objectives) -> list[Outage]:
 
 
 def _all_rows(recording: Recording) -> tuple[Rows, BoolArray]:
-    """Request rows, warm-up included, by their intended time, and which of them are judged."""
+    """Request rows, warm-up included, by their intended time, and which of them are judged.
+
+    Those that an interruption cut off are no outage, and left out.
+    """
     columns = ["intended_us", "sent_us", "done_us", "status", "phase"]
     requests = recording.requests[columns].sort_values("intended_us", kind="stable")
-    rows, judged = rows_of(requests), is_in(requests, "phase", asserted_phases(recording))
-    known = ~rows.in_flight | completed(recording)
-    return rows.where(known), judged[known]
+    if not completed(recording):
+        requests = only(requests, ~is_in(requests, "status", [IN_FLIGHT]))
+    return rows_of(recording, requests), is_in(requests, "phase", asserted_phases(recording))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +144,16 @@ def _windows(recording: Recording, rows: Rows, window_s: float) -> Windows:
     return Windows(starts_s, inside_s > window_s - _CLOCK_S, place)
 
 
-def _missed(rows: Rows, place: IntArray, latencies: list[Objective]) -> BoolArray:
+def _missed(rows: Rows, may_miss: BoolArray, place: IntArray, latencies: list[Objective]) -> BoolArray:
     """Requests that miss an objective on latency, in windows that miss the same one.
 
     A window misses an objective when more of its requests do than the objective allows. Where there is none, requests
     without a good answer miss.
     """
-    tests = [(rows.response_s > limit.bound, limit.allowed_miss_ratio or 0.0) for limit in latencies]
+    tests = [(may_miss & (rows.response_s > limit.bound), limit.allowed_miss_ratio or 0.0) for limit in latencies]
     due = np.bincount(place)
     missed = np.zeros(len(rows), dtype=np.bool_)
-    for misses, allowed_ratio in tests or [(~rows.good, _NO_LATENCY_OBJECTIVE_MISS_RATIO)]:
+    for misses, allowed_ratio in tests or [(may_miss & ~rows.good, _NO_LATENCY_OBJECTIVE_MISS_RATIO)]:
         # A tenth of ten is one, whatever the last bit of 1 - 0.9 is.
         bad = np.bincount(place, weights=misses) > np.round(due * allowed_ratio, 6)
         missed |= misses & bad[place]

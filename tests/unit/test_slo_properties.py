@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.recording import FAILURES, OK, STATUSES, Recording
+from slo_checks.indicators import FROM_REQUESTS
 from slo_checks.objectives import objectives_document
 from slo_checks.verdict import Outcome, evaluate
 from tests.unit.recordings import (
@@ -150,9 +151,6 @@ def new_claims(before: Recording, after: Recording) -> list[str]:
     return [name for name, outcome in outcomes(after).items() if outcome not in {was[name], Outcome.INCONCLUSIVE}]
 
 
-FROM_OUTCOMES = ("availability", "error_rate", "latency_p95")
-
-
 @properties
 @given(runs(), st.sampled_from([{"status": "retried_ok"}, {"done_us": None}]), st.sets(st.integers(0, 299)))
 def test_losing_what_became_of_requests_never_makes_a_claim(run: Recording, lost: Row, seqs: set[int]) -> None:
@@ -160,7 +158,7 @@ def test_losing_what_became_of_requests_never_makes_a_claim(run: Recording, lost
     rows: list[Row] = pa.Table.from_pandas(run.requests, preserve_index=False).to_pylist()
     spoiled = [row | lost if row["seq"] in seqs and ("status" in lost or row["status"] == OK) else row for row in rows]
     after = replace(run, requests=frame(spoiled))
-    assert not set(new_claims(run, after)) & {*FROM_OUTCOMES}
+    assert not set(new_claims(run, after)) & FROM_REQUESTS
 
 
 @properties
@@ -168,7 +166,7 @@ def test_losing_what_became_of_requests_never_makes_a_claim(run: Recording, lost
 def test_writing_the_rows_that_missed_again_and_again_never_makes_a_claim(run: Recording, times: int) -> None:
     rows: list[Row] = pa.Table.from_pandas(run.requests, preserve_index=False).to_pylist()
     again = replace(run, requests=frame([*rows, *times * [row for row in rows if row["status"] != OK]]))
-    assert not set(new_claims(run, again)) & {*FROM_OUTCOMES, "recovery"}
+    assert not set(new_claims(run, again)) & FROM_REQUESTS
 
 
 @st.composite

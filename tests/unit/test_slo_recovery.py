@@ -11,7 +11,7 @@ import pytest
 from loadtests.recording import Recording
 from slo_checks.objectives import load_objectives, objectives_document
 from slo_checks.recovery import outages
-from slo_checks.verdict import Outcome, Verdict
+from slo_checks.verdict import Outcome, Verdict, judge
 from tests.unit.recordings import STARTED_AT, answer, answers, changed, recording, verdict_on
 
 PASS, FAIL, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -236,6 +236,29 @@ def test_an_interruption_is_no_outage(ended_at: float) -> None:
     shipped = load_objectives()
     assert len(outages(run, shipped)) == 1
     assert outages(changed(run, ended="interrupted", ended_at=ended_at), shipped) == []
+
+
+class TestRequestsOfUnknownOutcome:
+    """Down for 10 s, and again 330 s later; what became of the requests between the two may not be known."""
+
+    def run_with(self, between: str) -> Recording:
+        down = [*range(300, 400), *range(3_600, 3_700)]
+        lost = dict.fromkeys(range(400, 3_600), between) | dict.fromkeys(down, "transport")
+        return recording(answers(4_500, rate_per_s=10, misses=lost), must_pass=("recovery",))
+
+    @pytest.mark.parametrize(("between", "outcome"), [
+        ("ok", PASS), ("transport", FAIL), ("a status of another version", INCONCLUSIVE),
+    ])  # fmt: skip
+    def test_neither_end_an_outage_nor_make_one_long(self, between: str, outcome: Outcome) -> None:
+        found = recovery_of(self.run_with(between))
+        assert judge(found.objective, found.estimate)[0] is found.outcome is outcome
+
+    def test_at_the_end_may_be_another_outage(self) -> None:
+        """With no time to drain, nobody waited for them."""
+        lost = dict.fromkeys(range(300, 400), "transport") | dict.fromkeys(range(1_100, 1_200), "in_flight")
+        rows = answers(1_200, rate_per_s=10, misses=lost)
+        assert recovery_of(recording(rows[:1_100])).outcome is PASS
+        assert recovery_of(recording(rows, scenario_fields={"drain_s": 0.0})).outcome is INCONCLUSIVE
 
 
 def test_a_closed_loop_cannot_tell_when_requests_would_have_failed() -> None:
