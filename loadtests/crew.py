@@ -161,6 +161,7 @@ class Crew:
             peak_in_flight=final["peak_in_flight"] if final else None,
             cpu_s=final["cpu_s"] if final else None,
             clock_offset_ms=self.clock(worker).offset_s * 1e3,
+            clock_uncertainty_ms=self.clock(worker).uncertainty_s * 1e3,
         )
 
 

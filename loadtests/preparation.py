@@ -24,7 +24,7 @@ from loadtests.embedded import EmbeddedServers
 from loadtests.infer import CONNECTION_POLICY, GrpcioTransport
 from loadtests.recorder import require_new
 from loadtests.recording import PayloadRecord, Plan
-from loadtests.target import EMBEDDED, Target, read_target
+from loadtests.target import EMBEDDED, Target, TargetError, read_target
 from loadtests.worker import open_transport
 from scenarios.arrivals import arrival_count, schedule_digest
 from scenarios.scenario import Scenario
@@ -146,6 +146,9 @@ class Preparation:
         options = self._options
         if options.target != EMBEDDED:
             return read_target(options.target, tuple(options.metrics_url or ()), tuple(options.gpu_metrics_url or ()))
+        if options.metrics_url or options.gpu_metrics_url:
+            msg = "metrics addresses are for a --target of yours; those of embedded servers are known: leave them out"
+            raise TargetError(msg)
         if self._embedded is None:
             self._say(f"starting {options.servers} Triton server(s) on this machine")
             self._embedded = EmbeddedServers(options.servers, options.device_times or None, self._on_server_event)

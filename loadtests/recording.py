@@ -117,7 +117,7 @@ CLIENT_SAMPLE: Final = {
 }
 EVENT: Final = {
     "at": "Unix seconds",
-    "event": "started, worker_lost, worker_finished, server_exited, stopped, ...",
+    "event": "started, worker_lost, server_exited, stopped, ...",
     "detail": "sentence for people",
 }
 TRITON_SAMPLE: Final = {
@@ -193,7 +193,11 @@ class Plan(_Document):
 
 
 class WorkerRecord(_Document):
-    """What one load process says that it did. ``delivered`` is False when its final word never came."""
+    """What one load process says that it did. ``delivered`` is False when its final word never came.
+
+    Its clock was ``clock_offset_ms`` ahead of the leader's, give or take ``clock_uncertainty_ms``; its rows and samples
+    are told by the leader's.
+    """
 
     worker: int
     host: str | None
@@ -204,6 +208,7 @@ class WorkerRecord(_Document):
     peak_in_flight: int | None
     cpu_s: float | None
     clock_offset_ms: float | None
+    clock_uncertainty_ms: float | None = None
 
 
 class ShardRecord(_Document):
@@ -312,14 +317,12 @@ class ShardWriter:
 
     def __init__(self, directory: Path, worker: int) -> None:
         self.path = directory / f"requests-{worker}.arrows"
-        self.row_count = 0
         self._file = self.path.open("wb", buffering=0)
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         self._stream = pa.ipc.new_stream(self._file, REQUEST_SCHEMA, options=options)
 
     def append(self, batch: pa.RecordBatch) -> None:
         self._stream.write_batch(batch)
-        self.row_count += batch.num_rows
 
     def close(self) -> None:
         if not self._file.closed:

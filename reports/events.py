@@ -8,7 +8,7 @@ from typing import Final
 
 from loadtests.recording import Recording
 
-_QUIET: Final = frozenset({"started", "worker_finished", "finished"})
+_QUIET: Final = frozenset({"started"})
 
 
 @dataclass(frozen=True, slots=True)

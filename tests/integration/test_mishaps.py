@@ -224,6 +224,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], says: s
     [
         (["--target", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
         (["--device-times", "detectr=1+2"], "'detectr=1+2' is not MODEL=a+b"),
+        (["--metrics-url", "http://127.0.0.1:1/metrics"], "those of embedded servers are known"),
     ],
 )
 def test_a_run_that_cannot_begin_says_why_and_records_nothing(arguments: list[str], says: str, tmp_path: Path) -> None:
