@@ -6,8 +6,11 @@ assignments, clocks, watcher, plan, load, last rows, seal.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import gevent
@@ -281,7 +284,11 @@ class Leader:
         self._preparation.close()
 
     def _say(self, text: str) -> None:
-        print(f"radslo: {text}", flush=True)  # noqa: T201 - progress for people
+        try:
+            print(f"radslo: {text}", flush=True)  # noqa: T201 - progress for people
+        except BrokenPipeError:
+            # Whoever read this was killed; the run still has to end in good order.
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of its life
 
 
 def _how_it_ended(
