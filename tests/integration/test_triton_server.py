@@ -126,7 +126,8 @@ def batched(keeper: EmbeddedServers) -> Iterator[None]:
     with keeper.devices_take("classifier=50+0,detector=50+0,encoder=50+0"):
         yield
     after = keeper.metrics(url="metrics_url")
-    inferences, executions = (after[name] - before[name] for name in ("nv_inference_count", "nv_inference_exec_count"))
+    counters = ("nv_inference_count_total", "nv_inference_exec_count_total")
+    inferences, executions = (after[name] - before[name] for name in counters)
     assert inferences > executions
 
 
