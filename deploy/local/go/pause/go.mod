@@ -1,0 +1,3 @@
+module radslo/pause
+
+go 1.26.0

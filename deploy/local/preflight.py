@@ -1,0 +1,88 @@
+"""Whether this machine can run a cluster; every obstacle is one sentence that says what to use instead."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from deploy.local.cluster import HIDDEN, cache_directory, state_directory
+
+_INSTEAD: Final = "use --target embedded (no root needed), or --target kubeconfig for a cluster that you have"
+_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
+_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "mount": "mount"}
+_CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
+_NEEDED_MEMORY_BYTES: Final = 3 * 2**30
+"""1.2 GB of control plane, and pods of 150 MB."""
+
+
+def why_not() -> str | None:
+    """Why this machine cannot run a local cluster, or None."""
+    obstacle = _obstacle()
+    return obstacle and f"a local Kubernetes cluster cannot run here: {obstacle}; {_INSTEAD}"
+
+
+def _obstacle() -> str | None:
+    if os.geteuid() != 0:
+        return "it needs root"
+    if lacking := _lacking_capabilities():
+        return f"root here lacks {', '.join(lacking)}"
+    for name, package in _PROGRAMS.items():
+        if shutil.which(name) is None:
+            return f"the program '{name}' is missing (apt-get install {package})"
+    return _kernel() or _places() or _memory()
+
+
+def _lacking_capabilities() -> list[str]:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            held = int(line.split()[1], 16)
+            return [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    return list(_CAPABILITIES)
+
+
+def _kernel() -> str | None:
+    known = Path("/proc/filesystems").read_text().split()
+    if "overlay" not in known and not _loadable("overlay"):
+        return "this kernel has no overlayfs"
+    for module in ("bridge", "veth"):
+        if not Path(f"/sys/module/{module}").is_dir() and not _loadable(module):
+            return f"this kernel has no network driver '{module}'"
+    cgroups = Path("/sys/fs/cgroup")
+    if (cgroups / "cgroup.controllers").is_file():
+        offered = (cgroups / "cgroup.controllers").read_text().split()
+    else:
+        offered = [name for name in _CONTROLLERS if (cgroups / name).is_dir()]
+    lacking = [name for name in _CONTROLLERS if name not in offered]
+    if lacking:
+        return f"the cgroup controllers {', '.join(lacking)} are not mounted under {cgroups}"
+    if not os.access(cgroups, os.W_OK):
+        return f"{cgroups} is read-only"
+    return None
+
+
+def _loadable(module: str) -> bool:
+    release = os.uname().release
+    for listing in ("modules.builtin", "modules.dep"):
+        path = Path("/lib/modules") / release / listing
+        if path.is_file() and f"/{module}.ko" in path.read_text():
+            return True
+    # Where nothing lists the modules, they are part of the kernel or not at all; the kernel says so at the first use.
+    return not (Path("/lib/modules") / release).is_dir()
+
+
+def _places() -> str | None:
+    for place, variable in ((cache_directory(), "RADSLO_CACHE_DIR"), (state_directory(), "RADSLO_STATE_DIR")):
+        if any(place.is_relative_to(hidden) for hidden in HIDDEN):
+            return f"{place} is not seen from within the cluster; name another place with {variable}"
+    return None
+
+
+def _memory() -> str | None:
+    available = psutil.virtual_memory().available
+    if available < _NEEDED_MEMORY_BYTES:
+        return f"{available / 2**30:.1f} GB of memory are available, {_NEEDED_MEMORY_BYTES / 2**30:.0f} are needed"
+    return None

@@ -1,0 +1,119 @@
+"""What of a cluster runs, since when, in which version, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+import urllib3
+
+from deploy.local import LocalClusterError, processes
+from deploy.local.cluster import Cluster, cache_directory
+from deploy.local.components import Component, components
+from deploy.local.go_build import program
+from deploy.local.kubectl import Kubectl
+from deploy.local.tools import builds, versions
+from deploy.local.up import Works
+
+_VERSION_OF = {"registry": "docker-registry", "coredns": "coredns", "prometheus": "prometheus"}
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentStatus:
+    """One component. ``problem`` is None when it works; ``since_s`` and ``rss_bytes`` are None when it does not run."""
+
+    name: str
+    version: str
+    pid: int | None
+    since_s: float | None
+    rss_bytes: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """A cluster. ``objects`` are lines about what runs in it, as far as it can be asked."""
+
+    name: str
+    running: bool
+    hpa_profile: str | None
+    components: list[ComponentStatus] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    visitors: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        return [f"{each.name}: {each.problem}" for each in self.components if each.problem]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for a program."""
+        return asdict(self) | {"problems": self.problems}
+
+
+def status_of(cluster: Cluster) -> ClusterStatus:
+    """Look at a cluster without changing anything."""
+    settings = cluster.directory / "settings.json"
+    profile = json.loads(settings.read_text())["hpa_profile"] if settings.is_file() else None
+    if processes.holder(cluster) is None:
+        return ClusterStatus(cluster.name, running=False, hpa_profile=profile)
+    cache = cache_directory()
+    with processes.inside(cluster):
+        works = Works(cluster)
+        found = [_component(cluster, each, works) for each in components(cluster, builds(cache), profile or "fast")]
+        objects = _objects(Kubectl(program(cache, "kubectl"), cluster.kubeconfig))
+    visitors = [f"{process.pid} {process.name()}" for process in processes.visitors(cluster)]
+    return ClusterStatus(cluster.name, running=True, hpa_profile=profile, components=found, objects=objects,
+                         visitors=visitors)  # fmt: skip
+
+
+def _component(cluster: Cluster, component: Component, works: Works) -> ComponentStatus:
+    record = processes.record_of(cluster, component.name)
+    process = processes.alive(record)
+    version = versions(cache_directory()).get(_VERSION_OF.get(component.name, component.name)) or versions(
+        cache_directory()
+    )["kube"]
+    if process is None:
+        told = "has ended" if record.is_file() else "was never started"
+        problem = f"{told}; start it again with: radslo cluster up --name {cluster.name}"
+        return ComponentStatus(component.name, version, None, None, None, problem)
+    try:
+        since_s, rss_bytes = time.time() - process.create_time(), process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return ComponentStatus(component.name, version, None, None, None, "has just ended")
+    problem = None
+    if not works(component):
+        problem = f"runs but does not answer; see {cluster.log(component.name)}"
+    elif processes.digest_of(record) != component.digest:
+        problem = "runs as an earlier version of this project started it; 'radslo cluster up' renews it"
+    return ComponentStatus(component.name, version, process.pid, since_s, rss_bytes, problem)
+
+
+def _objects(kubectl: Kubectl) -> list[str]:
+    try:
+        node = kubectl.read("node/node1")
+        pods = kubectl.read("pods", "radstream")["items"]
+        hpas = kubectl.read("hpa", "radstream")["items"]
+    except (LocalClusterError, urllib3.exceptions.HTTPError) as error:
+        return [f"the API server cannot be asked: {error}"]
+    ready = [each for each in node["status"]["conditions"] if each["type"] == "Ready" and each["status"] == "True"]
+    lines = [f"node node1 {'Ready' if ready else 'not Ready'}"]
+    lines += [f"pod {pod['metadata']['name']} {_phase(pod)}" for pod in pods]
+    lines += [_hpa(hpa) for hpa in hpas]
+    return lines
+
+
+def _phase(pod: dict[str, Any]) -> str:
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
+    if pod["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    return "Ready" if conditions.get("Ready") == "True" else str(pod["status"]["phase"])
+
+
+def _hpa(hpa: dict[str, Any]) -> str:
+    told, limits = hpa.get("status", {}), hpa["spec"]
+    now, wanted = told.get("currentReplicas", "?"), told.get("desiredReplicas", "?")
+    return f"HPA {hpa['metadata']['name']} {now} pods, wants {wanted} ({limits['minReplicas']} to {limits['maxReplicas']})"

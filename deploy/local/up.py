@@ -1,0 +1,276 @@
+"""Brings a cluster up, or repairs it: whatever runs and works stays, whatever does not is started anew."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import dnslib
+import psutil
+import urllib3
+from dnslib import DNSRecord
+
+from deploy.image import IMAGE_NAME, content_tag, ensure_image, pinned_tag, push
+from deploy.image.pause import pause_archive
+from deploy.local import LocalClusterError, cgroups, processes
+from deploy.local.certificates import write_certificates
+from deploy.local.cluster import Cluster, cache_directory, state_directory
+from deploy.local.components import KEDA_OPERATOR, REGISTRY, Component, HpaProfile, components
+from deploy.local.go_build import Report, ensure_built, program
+from deploy.local.kubectl import Kubectl
+from deploy.local.preflight import why_not
+from deploy.local.target import write_target
+from deploy.local.tools import builds, ensure_fetched, libraries, link_tools
+
+OVERLAY: Final = Path(__file__).parents[1] / "kubernetes/overlays/local"
+_CONFIG: Final = Path(__file__).with_name("config")
+_OBJECTS: Final = Path(__file__).with_name("objects")
+_PATH: Final = "/run/radslo/tools:/usr/sbin:/usr/bin:/sbin:/bin"
+_POLL_S: Final = 0.1
+
+Say = Callable[[str], None]
+
+
+def ensure_up(cluster: Cluster, say: Say, report: Report, profile: HpaProfile | None = None) -> None:
+    """Bring the cluster up with the ensemble in it; what is already so stays so. `profile` null keeps the present one.
+
+    Raises:
+        LocalClusterError: this machine cannot run it, or a part does not come up; the message names its log.
+    """
+    obstacle = why_not()
+    if obstacle:
+        raise LocalClusterError(obstacle)
+    cache = cache_directory()
+    ensure_built(cache, report)
+    ensure_fetched(cache, say)
+    image = ensure_image(cache, say)
+    with only_one(cluster):
+        _Rise(cluster, cache, image, _profile(cluster, profile), say).run()
+
+
+@contextmanager
+def only_one(cluster: Cluster) -> Iterator[None]:
+    """Wait until nobody else brings this cluster up or down."""
+    state_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state_directory() / f".{cluster.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _profile(cluster: Cluster, wanted: HpaProfile | None) -> HpaProfile:
+    settings = cluster.directory / "settings.json"
+    kept: HpaProfile | None = json.loads(settings.read_text())["hpa_profile"] if settings.is_file() else None
+    return wanted or kept or "fast"
+
+
+class _Rise:
+    """One `up`: from nothing, from ruins, or from a cluster that works."""
+
+    def __init__(self, cluster: Cluster, cache: Path, image: Path, profile: HpaProfile, say: Say) -> None:
+        self._cluster, self._cache, self._image, self._profile, self._say = cluster, cache, image, profile, say
+        self._kubectl = Kubectl(program(cache, "kubectl"), cluster.kubeconfig)
+        self._components = {each.name: each for each in components(cluster, builds(cache), profile)}
+
+    def run(self) -> None:
+        self._prepare()
+        with processes.inside(self._cluster):
+            pki = self._cluster.directory / "pki"
+            self._http = urllib3.PoolManager(
+                ca_certs=str(pki / "ca.crt"), cert_file=str(pki / "admin.crt"), key_file=str(pki / "admin.key"),
+                retries=False, timeout=2.0,
+            )  # fmt: skip
+            self._start("etcd", "containerd", "kube-apiserver")
+            self._start("kube-controller-manager", "kube-scheduler", "registry", "coredns", "prometheus")
+            self._wait("the first service account", lambda: self._kubectl.finds("serviceaccount/default"))
+            self._import_pause()
+            self._start("kubelet")
+            self._wait("the node to be Ready", lambda: self._kubectl.is_ready("node/node1"))
+            push(self._image, REGISTRY, IMAGE_NAME, content_tag(), self._say)
+            self._start_keda()
+            self._deploy()
+        write_target(self._cluster, self._profile)
+
+    # --- what lies on disk
+
+    def _prepare(self) -> None:
+        directory = self._cluster.directory
+        if processes.holder(self._cluster) is None:
+            self._after_an_end()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_certificates(directory / "pki", directory / "kubeconfig")
+        shutil.copytree(_CONFIG, directory / "config", dirs_exist_ok=True)
+        link_tools(self._cache, directory / "tools")
+        (directory / "settings.json").write_text(json.dumps({"hpa_profile": self._profile}))
+        cgroups.make(self._cluster.cgroup)
+        if processes.holder(self._cluster) is None:
+            self._say("making the namespaces")
+            processes.make_namespaces(self._cluster)
+
+    def _after_an_end(self) -> None:
+        """Clear what a cluster that ended by a crash or a reboot left; etcd's data and images are still good."""
+        if (self._cluster.directory / "holder.json").is_file():
+            self._say("the cluster ended without 'down'; starting it again with what it knew")
+            for stale in ("processes", "holder.json", "containerd.sock", "sysctl"):
+                path = self._cluster.directory / stale
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            cgroups.remove(self._cluster.cgroup)
+
+    # --- components
+
+    def _start(self, *names: str) -> None:
+        """Start what does not run or does not answer, then wait until all of these work."""
+        started = {name: self._ensure_started(self._components[name]) for name in names}
+        for name in names:
+            self._await_working(self._components[name], started[name])
+
+    def _ensure_started(self, component: Component) -> psutil.Process:
+        record = processes.record_of(self._cluster, component.name)
+        running = processes.alive(record)
+        if running and processes.digest_of(record) == component.digest:
+            if self._works(component) or self._works_soon(component):
+                return running
+            self._say(f"{component.name} does not answer; starting it again")
+        elif running is None and record.is_file():
+            self._say(f"{component.name} has ended; starting it again")
+        if running:
+            processes.end(running)
+        if component.name == "containerd":
+            (self._cluster.directory / "containerd.sock").unlink(missing_ok=True)
+        environment = {"PATH": _PATH, "HOME": "/run/radslo", **component.environment}
+        return processes.spawn(self._cluster, component.name, component.command, environment, component.digest)
+
+    def _works_soon(self, component: Component) -> bool:
+        """Give a component that runs a moment: it may be short of something else that was just started again."""
+        deadline_s = time.monotonic() + 5.0
+        while time.monotonic() < deadline_s:
+            if self._works(component):
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+    def _await_working(self, component: Component, process: psutil.Process) -> None:
+        self._say(f"waiting for {component.name}")
+        deadline_s = time.monotonic() + component.timeout_s
+        while not self._works(component):
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                raise LocalClusterError(self._ended(component))
+            if time.monotonic() > deadline_s:
+                message = f"{component.name} runs but does not work after {component.timeout_s:g} s"
+                raise LocalClusterError(f"{message}; {_last_words(self._cluster.log(component.name))}")
+            time.sleep(_POLL_S)
+
+    def _ended(self, component: Component) -> str:
+        words = _last_words(self._cluster.log(component.name))
+        return f"{component.name} ended at once; {words}; a state from before a power cut is cleared by: " + (
+            f"radslo cluster down --name {self._cluster.name}"
+        )
+
+    def _works(self, component: Component) -> bool:
+        if component.probe:
+            return answers(self._http, component.probe)
+        if component.name == "containerd":
+            return _accepts(self._cluster.directory / "containerd.sock")
+        return _resolves("kubernetes.default.svc.cluster.local")
+
+    def _wait(self, what: str, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        self._say(f"waiting for {what}")
+        deadline_s = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline_s:
+                message = f"{what}: not within {timeout_s:g} s; see: radslo cluster status --name {self._cluster.name}"
+                raise LocalClusterError(f"waited in vain for {message}")
+            time.sleep(_POLL_S)
+
+    # --- what runs in the cluster
+
+    def _import_pause(self) -> None:
+        """Give containerd the image that holds each pod's namespaces; it comes from no registry."""
+        archive = self._cluster.directory / "pause.tar"
+        if not archive.is_file():
+            pause_archive(program(self._cache, "pause"), archive)
+        processes.run_quietly(
+            [
+                *(str(self._cluster.directory / "tools/ctr"), "--address", f"{self._cluster.directory}/containerd.sock"),
+                *("--namespace", "k8s.io", "images", "import", "--no-unpack", str(archive)),
+            ],
+            "containerd refused the pause image",
+            {"LD_LIBRARY_PATH": str(libraries(self._cache))},
+        )
+
+    def _start_keda(self) -> None:
+        crds = program(self._cache, "keda-operator").parent / "keep"
+        self._kubectl.apply_directory(crds)
+        self._start("keda-operator", "keda-adapter")
+        bundle = base64.b64encode((self._cluster.directory / "pki/ca.crt").read_bytes()).decode()
+        self._kubectl.apply_text(Template((_OBJECTS / "keda.yaml").read_text()).substitute(CA_BUNDLE=bundle))
+        self._wait("KEDA's metrics", lambda: self._kubectl.is_available("apiservice/v1beta1.external.metrics.k8s.io"))
+
+    def _deploy(self) -> None:
+        """Apply the overlay as it is.
+
+        Raises:
+            LocalClusterError: it names another image than `triton/` makes now.
+        """
+        tag = content_tag()
+        if pinned_tag("local") != tag:
+            message = (
+                f"the overlays name image {pinned_tag('local')}, but triton/ has changed and makes {tag}; "
+                "run: python -m deploy.image pin"
+            )
+            raise LocalClusterError(message)
+        self._say("applying deploy/kubernetes/overlays/local")
+        self._kubectl.apply_overlay(OVERLAY)
+        self._wait(
+            "the ensemble to be available", lambda: self._kubectl.is_available("deployment/triton", "radstream"), 180.0
+        )
+        self._wait("the autoscaler to see its metrics", self._autoscaler_sees)
+
+    def _autoscaler_sees(self) -> bool:
+        hpas = self._kubectl.read("hpa", "radstream")["items"]
+        return bool(hpas) and all(
+            condition["status"] == "True"
+            for hpa in hpas
+            for condition in hpa.get("status", {}).get("conditions", [{"type": "ScalingActive", "status": "False"}])
+            if condition["type"] in {"AbleToScale", "ScalingActive"}
+        )
+
+
+def answers(http: urllib3.PoolManager, url: str) -> bool:
+    """Whether a probe is answered with 200."""
+    try:
+        return http.request("GET", url).status == 200  # noqa: PLR2004 - HTTP's OK
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _resolves(name: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(1.0)
+        try:
+            asking.sendto(DNSRecord.question(name).pack(), ("127.0.0.1", 5353))
+            return bool(DNSRecord.parse(asking.recv(4096)).rr)
+        except (OSError, dnslib.DNSError):
+            return False
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-3:] if log.is_file() else []
+    return f"its log {log} ends: {' | '.join(line[-300:] for line in lines)}" if lines else f"its log {log} is empty"
