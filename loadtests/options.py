@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadtests.target import EMBEDDED
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+
+TARGETS: Final = (
+    "'embedded' (servers started here), 'local' (a cluster on this machine), 'kubeconfig[:CONTEXT]' (a cluster of "
+    "yours), HOST:PORT, dns:///NAME:PORT, or a file"
+)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -18,7 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
         parser.add_argument(name, include_in_web_ui=False, **settings)  # type: ignore[arg-type]
 
     add("--scenario", default="", help="shipped scenario (smoke, baseline, ...) or a YAML file; headless: smoke")
-    add("--target", default=EMBEDDED, help="'embedded' (servers started here), HOST:PORT, dns:///NAME:PORT, or a file")
+    add("--target", default=EMBEDDED, help=TARGETS)
     add("--servers", type=int, default=1, help="embedded: how many Triton servers (default 1)")
     add("--device-times", default="", help="embedded: emulated service times, e.g. 'classifier=20+5,detector=60+10'")
     add("--metrics-url", action="append", help="Triton metrics of the target; may be given again")

@@ -42,7 +42,7 @@ class Recorder:
 
     def start_watcher(self, target: Target) -> None:
         """Start the watcher and wait until it has seen its first sample; without anything to watch there is none."""
-        if not (target.metrics_urls or target.gpu_metrics_urls or target.servers_file):
+        if not target.is_watched:
             return
         self._watcher = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "loadtests.watch", str(self.directory)],
@@ -51,8 +51,9 @@ class Recorder:
             text=True,
             start_new_session=True,  # a Ctrl-C in the terminal is for the leader; the watcher ends with its stdin
         )
-        if not _handed_over(self._watcher, target.model_dump_json() + "\n"):
-            msg = "the watcher did not start, so nothing would observe the servers; its message is above"
+        answer = _hand_over(self._watcher, target.model_dump_json() + "\n")
+        if answer != "ready":
+            msg = answer or "the watcher did not start, so nothing would observe the servers; its message is above"
             raise RecordingError(msg)
 
     def rows(self, worker: int, packed: bytes) -> None:
@@ -131,16 +132,16 @@ class Recorder:
         self._watcher = None
 
 
-def _handed_over(watcher: subprocess.Popen[str], target: str) -> bool:
-    """Give the watcher its target; whether it answers that it watches."""
+def _hand_over(watcher: subprocess.Popen[str], target: str) -> str:
+    """Give the watcher its target; its answer is "ready", or why it cannot watch, or nothing if it is gone."""
     assert watcher.stdin is not None  # noqa: S101 - asked for when started
     assert watcher.stdout is not None  # noqa: S101
     try:
         watcher.stdin.write(target)
         watcher.stdin.flush()
     except BrokenPipeError:
-        return False
-    return watcher.stdout.readline() == "ready\n"
+        return ""
+    return watcher.stdout.readline().rstrip("\n")
 
 
 def _sum_or_none(values: list[int | None]) -> int | None:

@@ -14,7 +14,8 @@ file                   content
 ``events.jsonl``       one `EVENT` for each thing that happened to the run itself
 ``triton.jsonl``       one `TRITON_SAMPLE` per server and second, by the watcher
 ``gpu.jsonl``          one `GPU_SAMPLE` per GPU and second, by the watcher
-``watch.jsonl``        one `WATCH_ROW` for each scrape that failed, and a heartbeat per second
+``watch.jsonl``        one `WATCH_ROW` for each scrape that failed or time without the API server, and a heartbeat
+                       per second
 ``manifest.json``      `Manifest`, written last. Without it the run did not finish
 =====================  ===================================================================================
 
@@ -141,7 +142,7 @@ GPU_SAMPLE: Final = {
 }
 WATCH_ROW: Final = {
     "at": "Unix seconds",
-    "event": "heartbeat, scrape_failed, started, stopped",
+    "event": "heartbeat, scrape_failed, started, stopped; api_lost (at: when the API server was last heard), api_back",
     "server": "server name, or null",
     "detail": "what failed, or null",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,9 +13,14 @@ from pydantic import BeforeValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from scenarios.strict import Strict, problems
+from scenarios.strict import Strict, Text, problems
 
 EMBEDDED: Final = "embedded"
+LOCAL: Final = "local"
+LOCAL_TARGET_VARIABLE: Final = "RADSLO_LOCAL_TARGET"
+"""Names the target file of the local cluster, where this process runs in its network."""
+KUBECONFIG: Final = "kubeconfig"
+_FILE_ENDINGS: Final = frozenset({".json", ".yaml", ".yml"})
 
 
 class TargetError(Exception):
@@ -51,15 +57,30 @@ ServerUrls = Annotated[dict[str, str], BeforeValidator(_by_server)]
 """Addresses by the name of the server behind each, as it answers in ``served_by`` (its pod's name)."""
 
 
+class Kubernetes(Strict):
+    """Which pods serve, and the API server that tells; nothing there is ever changed, and no credential recorded.
+
+    Without a ``kubeconfig`` it is found as kubectl finds it; without a ``context`` it is the current one.
+    ``gpu_metrics_port`` is null where GPUs have no exporter in the pod itself.
+    """
+
+    kubeconfig: Annotated[Path | None, Field(strict=False)] = None
+    context: Text | None = None
+    namespace: Text = "radstream"
+    selector: Text = "app.kubernetes.io/name=triton"
+    metrics_port: int = Field(default=8002, gt=0, lt=2**16)
+    gpu_metrics_port: int | None = Field(default=None, gt=0, lt=2**16)
+
+
 class Target(Strict):
     """A running service under test.
 
     ``grpc`` is a gRPC name such as ``host:8001`` or ``dns:///triton-headless.radstream:8001``. The metrics addresses
     are read by the watcher, each that of one server; where the servers come and go, ``servers_file`` names a JSON file
-    that says which run now.
-    ``capacity_per_s`` is what the service can serve, in whole studies per second, if that is known; else it is
-    measured when a scenario asks for a multiple of it. ``embedded_servers`` and ``device_times`` tell how the embedded
-    target was started, so that a run can be repeated; null for any other.
+    that says which run now, or ``kubernetes`` the pods.
+    ``capacity_per_s`` is what the service can serve, in whole studies per second, if that is known: of pods that are
+    scaled, as many as there are before the load. Else it is measured when a scenario asks for a multiple of it.
+    ``device_times`` are those of emulated devices, ``embedded_servers`` says how many servers were started for the run.
     """
 
     name: str
@@ -69,39 +90,76 @@ class Target(Strict):
     metrics_urls: ServerUrls = Field(default_factory=dict)
     gpu_metrics_urls: ServerUrls = Field(default_factory=dict)
     servers_file: Annotated[Path | None, Field(strict=False)] = None
+    kubernetes: Kubernetes | None = None
     capacity_per_s: float | None = Field(default=None, gt=0)
     emulated: bool = False
     embedded_servers: int | None = Field(default=None, gt=0)
     device_times: str | None = None
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anything to read besides the answers."""
+        return bool(self.metrics_urls or self.gpu_metrics_urls or self.servers_file or self.kubernetes)
+
 
 def read_target(text: str, metrics_urls: tuple[str, ...] = (), gpu_metrics_urls: tuple[str, ...] = ()) -> Target:
-    """A target from a file (YAML or JSON) or from a bare gRPC address; metrics addresses given here are added.
+    """The target that ``--target`` names; metrics addresses given here are added.
 
     Raises:
         TargetError: no such file, or it does not say what a target must.
     """
-    path = Path(text)
-    is_file = path.suffix in {".json", ".yaml", ".yml"}
-    target = _valid(f"target file {path}", _read_file(path)) if is_file else _of_address(text)
+    target = _named_target(text)
     added = _valid(
         "the command line",
         {"name": "-", "grpc": "-", "metrics_urls": metrics_urls, "gpu_metrics_urls": gpu_metrics_urls},
     )
-    roots = target.root_certificates_file
     return target.model_copy(
         update={
             "metrics_urls": target.metrics_urls | added.metrics_urls,
             "gpu_metrics_urls": target.gpu_metrics_urls | added.gpu_metrics_urls,
-            "root_certificates_file": roots and path.parent / roots,
         }
     )
+
+
+def _named_target(text: str) -> Target:
+    kind, colon, context = text.partition(":")
+    if text == LOCAL:
+        return _local()
+    if kind == KUBECONFIG and (context or not colon):
+        kubernetes = Kubernetes(context=context or None)
+        address = f"dns:///triton-headless.{kubernetes.namespace}.svc.cluster.local:8001"
+        return Target(name=text, grpc=address, kubernetes=kubernetes)
+    return _of_file(Path(text)) if Path(text).suffix in _FILE_ENDINGS else _of_address(text)
+
+
+def _local() -> Target:
+    file = os.environ.get(LOCAL_TARGET_VARIABLE)
+    if file is None:
+        msg = (
+            f"target '{LOCAL}' is reached only from inside the local cluster's network: start this command with "
+            f"'radslo cluster exec', or use 'radslo run SCENARIO --target {LOCAL}', which goes there by itself"
+        )
+        raise TargetError(msg)
+    return _of_file(Path(file))
+
+
+def _of_file(path: Path) -> Target:
+    """Files that a target file names lie beside it, unless it says otherwise."""
+    target = _valid(f"target file {path}", _read_file(path))
+    roots, kubernetes = target.root_certificates_file, target.kubernetes
+    if kubernetes is not None and kubernetes.kubeconfig is not None:
+        kubeconfig = path.parent / kubernetes.kubeconfig.expanduser()
+        kubernetes = kubernetes.model_copy(update={"kubeconfig": kubeconfig})
+    return target.model_copy(update={"root_certificates_file": roots and path.parent / roots, "kubernetes": kubernetes})
 
 
 def _of_address(text: str) -> Target:
     address = text.removeprefix("grpc://")
     if not re.search(r":\d+$", address):
-        msg = f"target '{text}' has no port: write HOST:8001, dns:///NAME:8001, a target file, or '{EMBEDDED}'"
+        msg = (
+            f"target '{text}' has no port: write HOST:8001, dns:///NAME:8001, a target file, '{EMBEDDED}', '{LOCAL}' "
+            f"or '{KUBECONFIG}[:CONTEXT]'"
+        )
         raise TargetError(msg)
     return Target(name=address, grpc=address)
 

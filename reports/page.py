@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from loadtests.recording import Plan
+from loadtests.target import EMBEDDED, KUBECONFIG, LOCAL
 from reports import palette, wording
 from reports.cautions import judged_by_others
 from reports.contents import Contents
@@ -90,10 +91,13 @@ def page(contents: Contents, figures: Figures, files: Sequence[LinkedFile] = ())
 def reproduction(plan: Plan) -> list[str]:
     """Commands that play the same schedule again."""
     commands = [f"git checkout {plan.git_commit}"] if plan.git_commit else []
-    if plan.target.get("name") == "embedded":
+    name = str(plan.target.get("name"))
+    if name == EMBEDDED:
         where = f" --servers {plan.target.get('embedded_servers') or 1}"
         if plan.target.get("device_times"):
             where += f" --device-times {shlex.quote(plan.target['device_times'])}"
+    elif name == LOCAL or name.partition(":")[0] == KUBECONFIG:
+        where = f" --target {shlex.quote(name)}"
     else:
         where = f" --target {plan.target.get('grpc')}"
     capacity = f" --capacity-per-s {plan.capacity_per_s:g}" if plan.capacity_per_s is not None else ""

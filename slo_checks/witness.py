@@ -53,7 +53,8 @@ def _reconciled(recording: Recording, limits: Measurement) -> ValidityCheck:
 
 def _planned_without_counters(recording: Recording) -> bool:
     target = recording.plan.target
-    return not target.get("metrics_urls", "unknown") and target.get("servers_file", "") is None
+    tells = target.get("servers_file", "") is not None or target.get("kubernetes") is not None
+    return not target.get("metrics_urls", "unknown") and not tells
 
 
 def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | None, str]:

@@ -8,14 +8,18 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 
 from loadtests.recording import JsonLines
-from loadtests.target import Target
+from loadtests.target import Target, TargetError
 from loadtests.watch.endpoints import Endpoint, endpoints
 from loadtests.watch.metrics import gpu_rows, triton_row
+from loadtests.watch.pods import pod_endpoints
+
+if TYPE_CHECKING:
+    from loadtests.watch.cluster import PodFollower
 
 _ROUND_S: Final = 1.0
 # A server that is slower than this is sampled again once it has answered; the round goes on without it.
@@ -32,13 +36,26 @@ class Watcher:
         self._http = urllib3.PoolManager(num_pools=200, retries=False, timeout=urllib3.Timeout(_READ_TIMEOUT_S))
         self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="scrape")
         self._asking: dict[Endpoint, Future[list[dict[str, Any]]]] = {}
+        self._followed = _follower(target)
 
-    def note(self, event: str, server: str | None = None, detail: str | None = None) -> None:
-        self._files["watch"].write({"at": time.time(), "event": event, "server": server, "detail": detail})
+    def start(self) -> None:
+        """Return when it is known what to sample.
+
+        Raises:
+            TargetError: the cluster does not tell.
+        """
+        if self._followed is not None:
+            self._followed.start()
+
+    def note(
+        self, event: str, server: str | None = None, detail: str | None = None, *, at: float | None = None
+    ) -> None:
+        row = {"at": time.time() if at is None else at, "event": event, "server": server, "detail": detail}
+        self._files["watch"].write(row)
 
     def round(self) -> None:
         """Ask every endpoint that is not still being asked; write what arrives within the round."""
-        for endpoint in endpoints(self._target):
+        for endpoint in self._endpoints():
             if endpoint not in self._asking:
                 self._asking[endpoint] = self._pool.submit(self._sample, endpoint)
         wait(self._asking.values(), timeout=_ROUND_WAIT_S)
@@ -48,6 +65,14 @@ class Watcher:
                 self._write(endpoint, asked)
             else:
                 self.note("scrape_failed", endpoint.server, f"{endpoint.kind}: no answer within {_ROUND_WAIT_S} s")
+
+    def _endpoints(self) -> list[Endpoint]:
+        named = endpoints(self._target)
+        if self._followed is None or self._target.kubernetes is None:
+            return named
+        for note in self._followed.take_notes():
+            self.note(note.event, detail=note.detail, at=note.at)
+        return named + pod_endpoints(self._followed.pods(), self._target.kubernetes)
 
     def _sample(self, endpoint: Endpoint) -> list[dict[str, Any]]:
         response = self._http.request("GET", endpoint.url)
@@ -72,9 +97,20 @@ class Watcher:
             self._files[endpoint.kind].write(row)
 
     def close(self) -> None:
+        if self._followed is not None:
+            self._followed.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for file in self._files.values():
             file.close()
+
+
+def _follower(target: Target) -> PodFollower | None:
+    if target.kubernetes is None:
+        return None
+    # Only here: it takes most of a second, which a target without a cluster need not wait.
+    from loadtests.watch.cluster import PodFollower  # noqa: PLC0415
+
+    return PodFollower(target.kubernetes)
 
 
 def main() -> int:
@@ -83,7 +119,11 @@ def main() -> int:
     directory = Path(sys.argv[1])
     watcher = Watcher(directory, Target.model_validate_json(sys.stdin.readline()))
     try:
+        watcher.start()
         _watch(watcher)
+    except TargetError as error:
+        print(error, flush=True)  # noqa: T201 - instead of the line its parent waits for
+        return 2
     except OSError as error:
         sys.stderr.write(f"radslo: the watcher cannot write to {directory} ({error.strerror}) and ends\n")
         return 2
