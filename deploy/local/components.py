@@ -129,7 +129,6 @@ def _controller_manager(profile: HpaProfile) -> tuple[str, ...]:
         f"--root-ca-file={_PKI}/ca.crt",
         f"--service-account-private-key-file={_PKI}/service-account.key",
         "--use-service-account-credentials=true",
-        *(f"--cluster-signing-cert-file={_PKI}/ca.crt", f"--cluster-signing-key-file={_PKI}/ca.key"),
         *("--node-monitor-period=2s", "--node-monitor-grace-period=20s"),
         # With the defaults of 20 and 30 it is slow from ten pods on.
         *("--kube-api-qps=300", "--kube-api-burst=600"),

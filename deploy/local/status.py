@@ -8,15 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psutil
-import urllib3
 
 from deploy.local import LocalClusterError, processes
 from deploy.local.cluster import Cluster, cache_directory
 from deploy.local.components import Component, components
 from deploy.local.go_build import program
+from deploy.local.health import Works
 from deploy.local.kubectl import Kubectl
 from deploy.local.tools import builds, versions
-from deploy.local.up import Works
 
 _VERSION_OF = {"registry": "docker-registry", "coredns": "coredns", "prometheus": "prometheus"}
 
@@ -97,7 +96,7 @@ def _objects(kubectl: Kubectl) -> list[str]:
         node = kubectl.read("node/node1")
         pods = kubectl.read("pods", "radstream")["items"]
         hpas = kubectl.read("hpa", "radstream")["items"]
-    except (LocalClusterError, urllib3.exceptions.HTTPError) as error:
+    except LocalClusterError as error:
         return [f"the API server cannot be asked: {error}"]
     ready = [each for each in node["status"]["conditions"] if each["type"] == "Ready" and each["status"] == "True"]
     lines = [f"node node1 {'Ready' if ready else 'not Ready'}"]

@@ -6,29 +6,26 @@ import base64
 import fcntl
 import json
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
-import dnslib
 import psutil
-import urllib3
-from dnslib import DNSRecord
 
 from deploy.image import IMAGE_NAME, content_tag, ensure_image, pinned_tag, push
 from deploy.image.pause import pause_archive
 from deploy.local import LocalClusterError, cgroups, processes
 from deploy.local.certificates import write_certificates
 from deploy.local.cluster import Cluster, cache_directory, state_directory
-from deploy.local.components import KEDA_OPERATOR, REGISTRY, Component, HpaProfile, components
+from deploy.local.components import REGISTRY, Component, HpaProfile, components
 from deploy.local.go_build import Report, ensure_built, program
+from deploy.local.health import Works
 from deploy.local.kubectl import Kubectl
 from deploy.local.preflight import why_not
-from deploy.local.target import write_target
+from deploy.local.target import NAMESPACE, write_target
 from deploy.local.tools import builds, ensure_fetched, libraries, link_tools
 
 OVERLAY: Final = Path(__file__).parents[1] / "kubernetes/overlays/local"
@@ -77,17 +74,14 @@ class _Rise:
 
     def __init__(self, cluster: Cluster, cache: Path, image: Path, profile: HpaProfile, say: Say) -> None:
         self._cluster, self._cache, self._image, self._profile, self._say = cluster, cache, image, profile, say
+        self._works = Works(cluster)
+        self._running: dict[str, psutil.Process] = {}
         self._kubectl = Kubectl(program(cache, "kubectl"), cluster.kubeconfig)
         self._components = {each.name: each for each in components(cluster, builds(cache), profile)}
 
     def run(self) -> None:
         self._prepare()
         with processes.inside(self._cluster):
-            pki = self._cluster.directory / "pki"
-            self._http = urllib3.PoolManager(
-                ca_certs=str(pki / "ca.crt"), cert_file=str(pki / "admin.crt"), key_file=str(pki / "admin.key"),
-                retries=False, timeout=2.0,
-            )  # fmt: skip
             self._start("etcd", "containerd", "kube-apiserver")
             self._start("kube-controller-manager", "kube-scheduler", "registry", "coredns", "prometheus")
             self._wait("the first service account", lambda: self._kubectl.finds("serviceaccount/default"))
@@ -97,7 +91,8 @@ class _Rise:
             push(self._image, REGISTRY, IMAGE_NAME, content_tag(), self._say)
             self._start_keda()
             self._deploy()
-        write_target(self._cluster, self._profile)
+            deployment = self._kubectl.read("deployment/triton", NAMESPACE)
+        write_target(self._cluster, self._profile, _device_times(deployment))
 
     # --- what lies on disk
 
@@ -128,9 +123,11 @@ class _Rise:
 
     def _start(self, *names: str) -> None:
         """Start what does not run or does not answer, then wait until all of these work."""
-        started = {name: self._ensure_started(self._components[name]) for name in names}
         for name in names:
-            self._await_working(self._components[name], started[name])
+            self._running[name] = self._ensure_started(self._components[name])
+        for name in names:
+            component = self._components[name]
+            self._wait(name, lambda component=component: self._works(component))  # type: ignore[misc]
 
     def _ensure_started(self, component: Component) -> psutil.Process:
         record = processes.record_of(self._cluster, component.name)
@@ -157,34 +154,20 @@ class _Rise:
             time.sleep(_POLL_S)
         return False
 
-    def _await_working(self, component: Component, process: psutil.Process) -> None:
-        self._say(f"waiting for {component.name}")
-        deadline_s = time.monotonic() + component.timeout_s
-        while not self._works(component):
+    def _require_alive(self) -> None:
+        for name, process in self._running.items():
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                raise LocalClusterError(self._ended(component))
-            if time.monotonic() > deadline_s:
-                message = f"{component.name} runs but does not work after {component.timeout_s:g} s"
-                raise LocalClusterError(f"{message}; {_last_words(self._cluster.log(component.name))}")
-            time.sleep(_POLL_S)
-
-    def _ended(self, component: Component) -> str:
-        words = _last_words(self._cluster.log(component.name))
-        return f"{component.name} ended at once; {words}; a state from before a power cut is cleared by: " + (
-            f"radslo cluster down --name {self._cluster.name}"
-        )
-
-    def _works(self, component: Component) -> bool:
-        if component.probe:
-            return answers(self._http, component.probe)
-        if component.name == "containerd":
-            return _accepts(self._cluster.directory / "containerd.sock")
-        return _resolves("kubernetes.default.svc.cluster.local")
+                message = (
+                    f"{name} has ended; {_last_words(self._cluster.log(name))}; if that is a state from before a power "
+                    f"cut, clear it with: radslo cluster down --name {self._cluster.name}"
+                )
+                raise LocalClusterError(message)
 
     def _wait(self, what: str, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         self._say(f"waiting for {what}")
         deadline_s = time.monotonic() + timeout_s
         while not holds():
+            self._require_alive()
             if time.monotonic() > deadline_s:
                 message = f"{what}: not within {timeout_s:g} s; see: radslo cluster status --name {self._cluster.name}"
                 raise LocalClusterError(f"waited in vain for {message}")
@@ -230,12 +213,12 @@ class _Rise:
         self._say("applying deploy/kubernetes/overlays/local")
         self._kubectl.apply_overlay(OVERLAY)
         self._wait(
-            "the ensemble to be available", lambda: self._kubectl.is_available("deployment/triton", "radstream"), 180.0
+            "the ensemble to be available", lambda: self._kubectl.is_available("deployment/triton", NAMESPACE), 180.0
         )
         self._wait("the autoscaler to see its metrics", self._autoscaler_sees)
 
     def _autoscaler_sees(self) -> bool:
-        hpas = self._kubectl.read("hpa", "radstream")["items"]
+        hpas = self._kubectl.read("hpa", NAMESPACE)["items"]
         return bool(hpas) and all(
             condition["status"] == "True"
             for hpa in hpas
@@ -244,33 +227,12 @@ class _Rise:
         )
 
 
-def answers(http: urllib3.PoolManager, url: str) -> bool:
-    """Whether a probe is answered with 200."""
-    try:
-        return http.request("GET", url).status == 200  # noqa: PLR2004 - HTTP's OK
-    except urllib3.exceptions.HTTPError:
-        return False
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def _resolves(name: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(1.0)
-        try:
-            asking.sendto(DNSRecord.question(name).pack(), ("127.0.0.1", 5353))
-            return bool(DNSRecord.parse(asking.recv(4096)).rr)
-        except (OSError, dnslib.DNSError):
-            return False
-
-
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-3:] if log.is_file() else []
     return f"its log {log} ends: {' | '.join(line[-300:] for line in lines)}" if lines else f"its log {log} is empty"
+
+
+def _device_times(deployment: dict[str, Any]) -> str:
+    """The device times that the pods run with."""
+    environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return next(str(variable["value"]) for variable in environment if variable["name"] == "RADSTREAM_DEVICE_TIMES")

@@ -1,0 +1,85 @@
+"""Runs a command in a cluster's network, and shows its web UI to this machine's browser meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from deploy.local import LocalClusterError, forward, processes
+from deploy.local.cluster import LOAD_TARGET_VARIABLE, Cluster
+from deploy.local.tools import path_with
+
+Say = Callable[[str], None]
+
+_MISLEADING = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file")
+"""They lead out of a network that has no way out, or away from the cluster's own certificates."""
+
+
+def environment(cluster: Cluster) -> dict[str, str]:
+    """What a command inside needs to know."""
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in _MISLEADING}
+    return kept | {
+        "KUBECONFIG": str(cluster.kubeconfig),
+        LOAD_TARGET_VARIABLE: str(cluster.target_file),
+        "PATH": path_with(cluster.directory / "tools"),
+    }
+
+
+def run_command(cluster: Cluster, command: Sequence[str], port: int, say: Say) -> int:
+    """Run `command` inside until it ends; return its exit code, as a shell would for a signal.
+
+    Raises:
+        LocalClusterError: the cluster does not run, or there is no such program.
+    """
+    inside = processes.command_inside(cluster, command)
+    with _shown(cluster, port, say):
+        try:
+            running = subprocess.Popen(inside, env=environment(cluster))
+        except OSError as error:
+            message = f"{command[0]} cannot be run: {error.strerror}"
+            raise LocalClusterError(message) from error
+        with _passed_on(running):
+            code = running.wait()
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def _passed_on(running: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave Ctrl-C to the command, which the terminal tells as well; pass a request to end on to it."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: running.send_signal(number)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shown(cluster: Cluster, port: int, say: Say) -> Iterator[None]:
+    """Let 127.0.0.1:`port` of this machine lead to the same port inside, where something may come to listen."""
+    listener = forward.listen(port)
+    first = processes.holder(cluster)
+    if listener is None or first is None:
+        say(f"port {port} of this machine is taken, so a web UI in there is not shown here; --port names another")
+        yield
+        return
+    network = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)
+    forwarder = subprocess.Popen(
+        [sys.executable, "-m", "deploy.local.forward", str(listener.fileno()), str(network), str(port)],
+        stdin=subprocess.PIPE, pass_fds=(listener.fileno(), network), start_new_session=True,
+    )  # fmt: skip
+    listener.close()
+    os.close(network)
+    try:
+        yield
+    finally:
+        assert forwarder.stdin is not None  # noqa: S101 - asked for above
+        forwarder.stdin.close()
+        forwarder.wait()
