@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,37 @@ def find_installation(backends: Path | None) -> Installation:
         raise RadstreamError(message)
     program = Path(on_path).resolve()
     return Installation(program, backends or program.parent.parent / "backends", ())
+
+
+def startable(backends: Path, name: str) -> Path:
+    """Return the backends, or a copy of them that Triton can start Python models with.
+
+    Triton sets the mode of the stub before it starts one and refuses where it may not: when the stub is root's and the
+    server is not, or the file system is read-only. Both are so in a container that is set up well.
+
+    Raises:
+        RadstreamError: the copy cannot be made.
+    """
+    stub = backends / "python/triton_python_backend_stub"
+    if not stub.is_file():
+        return backends
+    try:
+        stub.chmod(stub.stat().st_mode)
+    except OSError:
+        copy = Path(tempfile.gettempdir()) / f"radstream-backends-{name}"
+    else:
+        return backends
+    try:
+        if copy.exists():  # of this container's last life
+            shutil.rmtree(copy)
+        shutil.copytree(backends / "python", copy / "python")
+        for other in backends.iterdir():
+            if other.name != "python":
+                (copy / other.name).symlink_to(other)
+    except OSError as error:
+        message = f"{stub} cannot be made executable and {copy} not be written: {error.strerror}; mount a writable /tmp"
+        raise RadstreamError(message) from error
+    return copy
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -191,7 +223,8 @@ def serve(options: argparse.Namespace) -> None:
     device_file = options.device_file or Path("/dev/shm") / f"radstream-device-{options.name}"  # noqa: S108
     variables = environment(options, installation, device_file)
     asked = subprocess.run([installation.program, "--help"], env=variables, capture_output=True, text=True, check=False)
-    arguments, left_out = supported(server_arguments(options, installation.backends), asked.stdout + asked.stderr)
+    backends = installation.backends if options.dry_run else startable(installation.backends, options.name)
+    arguments, left_out = supported(server_arguments(options, backends), asked.stdout + asked.stderr)
     if not arguments:
         message = f"{installation.program} does not run: {(asked.stderr or asked.stdout).strip()[:300]}"
         raise RadstreamError(message)

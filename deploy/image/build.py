@@ -203,11 +203,10 @@ def _compile(base: Path, root: Path, below: str) -> None:
         raise ImageError(message)
     _run(
         [
-            *(str(loader), "--library-path", libraries, str(python), "-I", "-m", "compileall", "-q"),
+            *(str(loader), "--library-path", libraries, str(python), "-I", "-B", "-m", "compileall", "-q", "-f"),
             *("--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/", str(root / below)),
         ],
         "this is a fault in deploy/image, please report it",
-        {"PYTHONHOME": str(base / "usr"), "PYTHONHASHSEED": "0"},
     )
 
 
@@ -218,9 +217,8 @@ def _uv(checkout: Path) -> list[str]:
         raise ImageError(str(error)) from error
 
 
-def _run(command: Sequence[str], next_step: str, variables: dict[str, str] | None = None) -> None:
+def _run(command: Sequence[str], next_step: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
-    environment |= variables or {}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         words = " ".join((result.stderr or result.stdout).split())[-600:]

@@ -10,9 +10,9 @@ from deploy.image import CHECKOUT, ImageError
 PYTHON = "3.11"
 """numpy 1 has wheels for it, the server has a stub for it, and Debian 12 has it."""
 
-PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libpython3.11", "libstdc++6")
+PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libpython3.11", "libstdc++6", "bash")
 """The interpreter of serve.py, the library of it that the stubs are linked with, and what tritonserver is linked with;
-apt adds what these need. There is no shell."""
+apt adds what these need. Triton starts its stubs through bash."""
 
 LEFT_OUT = ("dpkg", "tar")
 """Packages that others depend on for their installation only."""
