@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy.local.cli import app as cluster
 from loadtests.target import EMBEDDED
 
 # What a verb needs it imports itself: with pandas, matplotlib and scipy up here, --help and completion take seconds.
@@ -41,6 +42,8 @@ app = typer.Typer(
     help="Finds out whether RadStream keeps its promises: drives the Triton ensemble, records, judges, reports.",
     epilog="Exit codes: 0 pass or done, 1 an objective was missed, 2 usage or tool error, 3 inconclusive.",
 )
+
+app.add_typer(cluster)
 
 
 def _complete_scenario(incomplete: str) -> Iterable[str]:
@@ -248,12 +251,14 @@ def _print_verdict(recorded: Recording, verdict: RunVerdict, console: Console) -
 
 
 def _users_mistakes() -> tuple[type[Exception], ...]:
+    from deploy.image import ImageError
+    from deploy.local import LocalClusterError
     from loadtests.recording import RecordingError
     from loadtests.target import TargetError
     from scenarios.scenario import ScenarioError
     from slo_checks.objectives import ObjectiveError
 
-    return ScenarioError, TargetError, RecordingError, ObjectiveError, OSError
+    return ScenarioError, TargetError, RecordingError, ObjectiveError, ImageError, LocalClusterError, OSError
 
 
 class _Unheard(io.FileIO):

@@ -15,8 +15,12 @@ from typing import Any, Final
 
 import psutil
 
-from deploy.image import IMAGE_NAME, content_tag, ensure_image, pinned_tag, push
+from deploy.image import IMAGE_NAME
+from deploy.image.build import ensure_image
+from deploy.image.contents import content_tag
 from deploy.image.pause import pause_archive
+from deploy.image.pin import pinned_tag
+from deploy.image.registry import push
 from deploy.local import LocalClusterError, cgroups, processes
 from deploy.local.certificates import write_certificates
 from deploy.local.cluster import Cluster, cache_directory, state_directory
