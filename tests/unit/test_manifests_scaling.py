@@ -227,7 +227,7 @@ def growth(overlay: str, **changed: Any) -> list[int]:
     spec = one(overlay, "ScaledObject")["spec"]
     rules = {**behaviour(overlay, "scaleUp"), **changed}
     autoscaler = Autoscaler(rules, spec["minReplicaCount"], spec["maxReplicaCount"])
-    steps = []
+    steps: list[int] = []
     while autoscaler.pods < autoscaler.most:
         assert len(steps) < 100, "never gets there"
         autoscaler.sync(len(steps) * SYNC_S[overlay], wants=1000)
