@@ -60,6 +60,8 @@ def test_everything_lies_in_the_one_namespace_and_says_what_it_is_part_of(overla
         )
         assert each["metadata"]["labels"]["app.kubernetes.io/part-of"] == "radstream"
     assert [each["metadata"]["name"] for each in all_of(overlay, "Namespace")] == ["radstream"]
+    for each in all_of(overlay, "Deployment"):
+        assert each["spec"]["template"]["metadata"]["labels"] == each["metadata"]["labels"]
 
 
 # --- names that refer to each other ----------------------------------------------------------------------------------
@@ -187,8 +189,9 @@ def test_the_startup_probe_asks_for_a_model_of_the_repository(overlay: str) -> N
 @for_each_overlay
 def test_every_image_is_named_by_its_content(overlay: str) -> None:
     for each in all_of(overlay, "Deployment"):
-        for image in (part["image"] for part in each["spec"]["template"]["spec"]["containers"]):
-            assert re.fullmatch(r"\S+/radstream-triton:[0-9a-f]{12}", image), image
+        for part in each["spec"]["template"]["spec"]["containers"]:
+            assert re.fullmatch(r"\S+/radstream-triton:[0-9a-f]{12}", part["image"]), part["image"]
+            assert part["imagePullPolicy"] == "IfNotPresent"
     assert container("local")["image"].startswith("127.0.0.1:5000/")
     assert re.match(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/", container("eks")["image"])
 

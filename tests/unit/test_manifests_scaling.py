@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from slo_checks.objectives import load_objectives
 from tests.unit.manifests import (
     AGE_JITTER,
+    CHECKOUT,
     ENDPOINT_S,
     MANIFESTS,
     MODELS,
@@ -26,6 +28,10 @@ from tests.unit.manifests import (
     pod,
     seconds,
 )
+
+sys.path.insert(0, str(CHECKOUT / "triton"))
+
+from serve import parse_arguments
 
 OBJECTIVES = load_objectives().objectives
 DISCOVERED = {"namespace", "pod"}
@@ -221,7 +227,7 @@ def growth(overlay: str, **changed: Any) -> list[int]:
     spec = one(overlay, "ScaledObject")["spec"]
     rules = {**behaviour(overlay, "scaleUp"), **changed}
     autoscaler = Autoscaler(rules, spec["minReplicaCount"], spec["maxReplicaCount"])
-    steps = []
+    steps: list[int] = []
     while autoscaler.pods < autoscaler.most:
         assert len(steps) < 100, "never gets there"
         autoscaler.sync(len(steps) * SYNC_S[overlay], wants=1000)
@@ -245,8 +251,8 @@ def test_a_period_as_long_as_the_sync_would_waste_every_other_one() -> None:
 def first_answer_s() -> float:
     """Return the longest time on EKS from a higher load to the first answer of the first new pod."""
     (window_s,) = windows_s("eks")
-    (age_ms,) = [int(each.partition("=")[2]) for each in container("eks")["args"] if "connection-age" in each]
-    waits_s = behaviour("eks", "scaleUp")["stabilizationWindowSeconds"]
+    age_ms: int = parse_arguments(container("eks")["args"]).max_connection_age_ms
+    waits_s: int = behaviour("eks", "scaleUp")["stabilizationWindowSeconds"]
     seen_s = scrape_s() + window_s + SYNC_S["eks"] + waits_s
     return seen_s + OBJECTIVES["pod_start"].bound + ENDPOINT_S + RESOLVER_S["eks"] + AGE_JITTER * age_ms / 1000
 
