@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.local.cli import app as cluster
-from loadtests.target import EMBEDDED
+from loadtests.target import EMBEDDED, KUBECONFIG, LOCAL, LOCAL_TARGET_VARIABLE
 
 # What a verb needs it imports itself: with pandas, matplotlib and scipy up here, --help and completion take seconds.
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ def _complete_scenario(incomplete: str) -> Iterable[str]:
     return [path.stem for path in shipped_scenarios() if path.stem.startswith(incomplete)]
 
 
+def _complete_target(incomplete: str) -> Iterable[tuple[str, str]]:
+    known = {
+        EMBEDDED: "Triton servers started here",
+        LOCAL: "a Kubernetes cluster on this machine, started if need be",
+        KUBECONFIG: "a cluster of yours; kubeconfig:CONTEXT for another than the current one",
+    }
+    return [(name, what) for name, what in known.items() if name.startswith(incomplete)]
+
+
 def _complete_run(incomplete: str) -> Iterable[str]:
     return [str(path) for path in sorted(RUNS.glob("*")) if str(path).startswith(incomplete)]
 
@@ -63,7 +72,14 @@ RunArgument = Annotated[
     Path | None,
     typer.Argument(help="Directory of a recording; the newest one by default.", autocompletion=_complete_run),
 ]
-Targets = Annotated[str, typer.Option(help="'embedded', HOST:PORT, dns:///NAME:PORT, or a target file.")]
+Targets = Annotated[
+    str,
+    typer.Option(
+        help="'embedded', 'local', 'kubeconfig[:CONTEXT]', HOST:PORT, dns:///NAME:PORT, or a target file.",
+        autocompletion=_complete_target,
+        metavar="TARGET",
+    ),
+]
 Servers = Annotated[int, typer.Option(min=1, max=16, help="Embedded: how many Triton servers.")]
 DeviceTimes = Annotated[
     str, typer.Option(help="Embedded: emulated service times in ms, e.g. 'classifier=20+5,detector=60+10'.")
@@ -75,7 +91,16 @@ ObjectivesFile = Annotated[
 ]
 
 
-@app.command(epilog="Example:  radslo run smoke    radslo run my.yaml --target dns:///triton.radstream:8001")
+@app.command(
+    epilog="""Examples:
+
+      radslo run smoke
+      radslo run burst --target local
+      radslo run baseline --target kubeconfig:staging
+      radslo run my.yaml --target dns:///triton.radstream:8001
+      radslo run soak --target target.yaml --processes 4
+    """
+)
 def run(
     scenario: ScenarioArgument,
     *,
@@ -94,7 +119,11 @@ def run(
     from loadtests.run import RunOptions, record
     from slo_checks.verdict import exit_code
 
-    _check_before(scenario, target)
+    _check_scenario(scenario)
+    if target == LOCAL:
+        _enter_local_cluster()
+    if target != EMBEDDED:
+        _check_target(target)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     options = RunOptions(
         scenario=scenario,
@@ -114,18 +143,49 @@ def run(
     console.print(f"recorded {directory}; judge it with: radslo check {directory}", soft_wrap=True)
 
 
-def _check_before(name: str, target: str) -> None:
-    """Everything that can be wrong with the arguments, before anything is started."""
+def _check_scenario(name: str) -> None:
+    """Everything that can be wrong with it, before anything is started."""
     from loadtests.payloads import check_payloads
-    from loadtests.target import read_target
     from scenarios.scenario import load_scenario
     from slo_checks.objectives import check_names, load_objectives
 
     scenario = load_scenario(name)
     check_payloads(scenario)
     check_names(scenario, load_objectives())
-    if target != EMBEDDED:
-        read_target(target)
+
+
+def _check_target(name: str) -> None:
+    """Whether it can be read, and its cluster asked for its pods."""
+    from loadtests.target import read_target
+
+    kubernetes = read_target(name).kubernetes
+    if kubernetes is not None:
+        from loadtests.watch.cluster import check_access
+
+        check_access(kubernetes)
+
+
+def _enter_local_cluster() -> None:
+    """Return only where the local cluster's names and pods can be reached: elsewhere, this command starts anew there.
+
+    Raises:
+        LocalClusterError: this machine cannot run it.
+    """
+    from deploy.local import LocalClusterError
+    from deploy.local.cluster import Cluster
+    from deploy.local.up import ensure_up
+
+    cluster = Cluster()
+    os.environ[LOCAL_TARGET_VARIABLE] = str(cluster.target_file)
+    if cluster.is_inside():
+        return
+    reason = cluster.why_not()
+    if reason is not None:
+        raise LocalClusterError(reason)
+    ensure_up(cluster, Console(highlight=False, soft_wrap=True).print)
+    sys.stdout.flush()
+    command = cluster.command_inside([sys.executable, *sys.orig_argv[1:]])
+    os.execvp(command[0], command)  # noqa: S606 - our own command
 
 
 @app.command(epilog="Example:  radslo check runs/20261124T120000Z-smoke --junit junit.xml")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _METADATA_METHOD: Final = "/inference.GRPCInferenceService/ModelMetadata"
+# What the two resolvers of grpcio say; the words after the last colon tell why.
+_NOT_RESOLVED: Final = ("address lookup failed", "DNS resolution failed")
 _ANSWER_WAIT_S: Final = 10.0
 _CAPACITY_S: Final = 8.0
 _CAPACITY_SETTLE_S: Final = 2.0
@@ -74,6 +76,12 @@ def check_model(transport: Transport, address: str) -> None:
 def _why_no_metadata(reply: Reply, address: str) -> str:
     if reply.code == "NOT_FOUND":
         return f"the server at {address} has no model {messages.MODEL}: {reply.text}; deploy the models of triton/"
+    if any(known in (reply.text or "") for known in _NOT_RESOLVED):
+        why = (reply.text or "").rpartition(": ")[2].rstrip("]")
+        return (
+            f"the name in {address} does not resolve from here ({why}); check it, or, as a cluster's own names resolve "
+            "only inside it, run this there or name the address of its load balancer in a target file"
+        )
     if reply.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
         return (
             f"no server answers at {address} ({reply.code}: {reply.text}); "

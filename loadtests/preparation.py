@@ -172,6 +172,12 @@ class Preparation:
         known = self._options.capacity_per_s or target.capacity_per_s
         if known:
             return float(known)
+        if target.kubernetes is not None:
+            msg = (
+                "the scenario asks for multiples of the target's capacity, which is not measured where measuring may "
+                "start more pods: give what the pods there now serve, with --capacity-per-s or in a target file"
+            )
+            raise TargetError(msg)
         self._say("measuring the target's capacity (the scenario asks for multiples of it)")
         return preflight.measure_capacity(transport, self._scenario, images)
 

@@ -21,7 +21,8 @@ COUNTED: Final = (OK, "wrong_answer")
 MAYBE_COUNTED: Final = ("deadline", "transport", "other", IN_FLIGHT)
 """Outcomes without an answer that a server may have counted, then or later."""
 WITNESSED_LEAST_RATIO: Final = 0.9
-"""Share of all answers that has to fall into time in which counters were seen; the rest is room for restarts."""
+"""Share of all answers that has to fall into time in which counters were seen, and share of these that has to lie
+wholly inside it: the rest is room for servers that come, go and restart."""
 SCRAPE_S: Final = 1.0
 """A counter is as old as its receipt, or up to this much older."""
 
@@ -64,28 +65,31 @@ def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | Non
     the answers that lie wholly inside, and at most those that touch it, all warm-up rows included. With counters read
     before the first request and after the last one both are the same number. What was asked before the run began lies
     before the first counter that is used; what a server did between its last counter and its death is not compared.
+    Nor is what one that was started meanwhile did before its first counter, which need not be 0: it is read once a
+    second, and who was seen only once bears no witness, but is no stranger either.
     """
-    stretches = [found for server, samples in _counters(recording).items() for found in _runs(server, samples)]
+    counters = _counters(recording)
+    stretches = [found for server, samples in counters.items() for found in _runs(server, samples)]
     if not stretches:
         return None, "no server counter was seen to run during the load, so our count of answers has no witness"
     answers = is_in(recording.requests, "status", list(COUNTED))
     if _nameless(recording, stretches, answers):
-        at_least, at_most = _bounds_together(recording, stretches, answers)
+        inside, touching, maybe = _bounds_together(recording, stretches, answers)
     else:
-        known = answers & is_in(recording.requests, "served_by", sorted({stretch.server for stretch in stretches}))
+        known = answers & is_in(recording.requests, "served_by", sorted(counters))
         if int((answers & ~known).sum()) > tolerance_ratio * int(answers.sum()):
             return None, f"not every answer has a witness: {_unwatched(recording, answers & ~known)}"
-        at_least, at_most = _bounds(recording, stretches, answers)
+        inside, touching, maybe = _bounds(recording, stretches, answers)
+    at_least, at_most = inside, touching + maybe
     counted = sum(stretch.successes for stretch in stretches)
     told = f"servers counted {counted:,} answers, we {_between(at_least, at_most)} in the same time"
     if not at_most:
         return None, f"no request falls into the time in which the {len(stretches)} server counters were seen"
-    if at_most < WITNESSED_LEAST_RATIO * int(answers.sum()):
-        seen = f"{at_most:,} of our {int(answers.sum()):,} answers"
-        return (
-            None,
-            f"counters were seen for {seen} at most, {WITNESSED_LEAST_RATIO:.0%} are needed to believe the rest",
-        )
+    needed = f"{WITNESSED_LEAST_RATIO:.0%} are needed to believe the rest"
+    if touching < WITNESSED_LEAST_RATIO * int(answers.sum()):
+        return None, f"counters were seen for {touching:,} of our {int(answers.sum()):,} answers at most, {needed}"
+    if inside < WITNESSED_LEAST_RATIO * touching:
+        return None, f"of {touching:,} answers only {inside:,} lie wholly between two counters of a server, {needed}"
     if at_least * (1 - tolerance_ratio) <= counted <= at_most * (1 + tolerance_ratio):
         restarts = len(stretches) - len({stretch.server for stretch in stretches})
         return True, told + (f"; {restarts} restarts of servers, answers around them not compared" if restarts else "")
@@ -103,33 +107,35 @@ def _nameless(recording: Recording, stretches: list[Stretch], answers: BoolArray
     return not answered_by & counted and len(answered_by) <= len(counted) == len(stretches)
 
 
-def _bounds_together(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int]:
+def _bounds_together(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int, int]:
     """As `_bounds`, for all servers as one: at least what lies where all were seen, at most what touches any."""
     starts, ends = [each.from_us for each in stretches], [each.to_us for each in stretches]
     requests = recording.requests.assign(served_by="all")
     together = replace(recording, requests=requests)
-    at_least, _ = _bounds(together, [Stretch("all", max(starts), min(ends), 0)], answers)
-    _, at_most = _bounds(together, [Stretch("all", min(starts), max(ends), 0)], answers)
-    return at_least, at_most
+    inside, _, _ = _bounds(together, [Stretch("all", max(starts), min(ends), 0)], answers)
+    _, touching, maybe = _bounds(together, [Stretch("all", min(starts), max(ends), 0)], answers)
+    return inside, touching, maybe
 
 
-def _bounds(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int]:
-    """Least and most successes that the servers must have counted for our rows."""
+def _bounds(recording: Recording, stretches: list[Stretch], answers: BoolArray) -> tuple[int, int, int]:
+    """Of our rows, those that the servers must have counted, may have counted, and may have though none answered.
+
+    The first are among the second, the third are not.
+    """
     requests = recording.requests
     sent_us, done_us = stamps(requests, "sent_us"), stamps(requests, "done_us")
     maybe = is_in(requests, "status", list(MAYBE_COUNTED)) & np.isfinite(sent_us)
-    touching = np.zeros(len(requests), dtype=np.bool_)
-    at_least = at_most = 0
+    maybe_counted = np.zeros(len(requests), dtype=np.bool_)
+    inside = touching = 0
     slack_us = SCRAPE_S * US_PER_S
     for server in sorted({stretch.server for stretch in stretches}):
         own = answers & is_in(requests, "served_by", [server])
         for stretch in (found for found in stretches if found.server == server):
-            inside = (sent_us >= stretch.from_us) & (done_us < stretch.to_us - slack_us)
             started = sent_us < stretch.to_us
-            at_least += int((own & inside).sum())
-            at_most += int((own & started & (done_us > stretch.from_us - slack_us)).sum())
-            touching |= maybe & started
-    return at_least, at_most + int(touching.sum())
+            inside += int((own & (sent_us >= stretch.from_us) & (done_us < stretch.to_us - slack_us)).sum())
+            touching += int((own & started & (done_us > stretch.from_us - slack_us)).sum())
+            maybe_counted |= maybe & started
+    return inside, touching, int(maybe_counted.sum())
 
 
 def _counters(recording: Recording) -> dict[str, list[dict[str, Any]]]:

@@ -59,10 +59,14 @@ def check_access(kubernetes: Kubernetes) -> None:
 
 
 class PodFollower:
-    """Knows the pods that run. While the API server is lost, they are those that ran when it was last heard."""
+    """Knows the pods that run. While the API server is lost, they are those that ran when it was last heard.
 
-    def __init__(self, kubernetes: Kubernetes) -> None:
+    A watch that is silent for ``silence_s`` counts as lost.
+    """
+
+    def __init__(self, kubernetes: Kubernetes, *, silence_s: float = _SILENCE_S) -> None:
         self._kubernetes = kubernetes
+        self._silence_s = silence_s
         self._ending = threading.Event()
         self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="pods")
@@ -104,7 +108,7 @@ class PodFollower:
             try:
                 self._read()
                 self._ending.wait(began_s + _WATCH_LEAST_S - time.monotonic())
-                self._watch = self._api.watch(self._position)
+                self._watch = self._api.watch(self._position, self._silence_s)
             except ApiError as error:
                 self._notes.put(Note(self._heard_at, "api_lost", str(error)))
                 self._recover()
@@ -125,7 +129,7 @@ class PodFollower:
         self._api = _Api(self._kubernetes)
         documents, self._position = self._api.list()
         self._pods = {pod.uid: pod for document in documents if (pod := running_pod(document)) is not None}
-        self._watch = self._api.watch(self._position)
+        self._watch = self._api.watch(self._position, self._silence_s)
         self._heard_at = time.time()
 
     def _read(self) -> None:
@@ -182,10 +186,10 @@ class _Api:
                 return documents, position
             rest = {"_continue": token}
 
-    def watch(self, position: str) -> urllib3.BaseHTTPResponse:
+    def watch(self, position: str, silence_s: float) -> urllib3.BaseHTTPResponse:
         """The stream of events from there on."""
         return self._ask(
-            _SILENCE_S, watch=True, resource_version=position, allow_watch_bookmarks=True, timeout_seconds=_WATCH_S
+            silence_s, watch=True, resource_version=position, allow_watch_bookmarks=True, timeout_seconds=_WATCH_S
         )
 
     def _ask(self, read_s: float, **settings: object) -> urllib3.BaseHTTPResponse:

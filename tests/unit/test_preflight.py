@@ -90,6 +90,17 @@ def test_other_models_are_refused_and_the_difference_named(given: Answer, says: 
         check_model(transport, "here:8001")
 
 
+@pytest.mark.parametrize("address", ["dns:///triton-headless.nowhere.invalid:8001", "triton.nowhere.invalid:8001"])
+def test_a_name_that_does_not_resolve_says_where_it_would(address: str) -> None:
+    transport = GrpcioTransport(address)
+    try:
+        with pytest.raises(PreflightError, match=r"does not resolve from here \([^\]]+\); .*load balancer") as refused:
+            check_model(transport, address)
+    finally:
+        transport.close()
+    assert str(refused.value).count(address) == 1
+
+
 def test_a_first_request_that_fails_or_is_answered_wrongly_stops_the_run() -> None:
     images = {IMAGE: b"image"}
     with (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.target import Target, TargetError, read_target
+from loadtests.target import LOCAL_TARGET_VARIABLE, Kubernetes, Target, TargetError, read_target
 
 
 def target_file(directory: Path, text: str) -> str:
@@ -73,3 +73,87 @@ def test_a_target_survives_the_channel_between_processes(tmp_path: Path) -> None
     target = read_target(target_file(tmp_path, text))
     assert Target.model_validate(target.model_dump(mode="json")) == target
     assert Target.model_validate_json(target.model_dump_json()) == target
+
+
+KUBERNETES = """
+kubernetes:
+  kubeconfig: admin.conf
+  context: staging
+  namespace: vision
+  selector: app=triton
+  metrics_port: 9002
+  gpu_metrics_port: 9400
+capacity_per_s: 10
+emulated: true
+device_times: classifier=20+5,detector=60+10
+"""
+
+
+def test_a_target_file_says_which_pods_serve(tmp_path: Path) -> None:
+    target = read_target(target_file(tmp_path, KUBERNETES))
+    assert target.kubernetes == Kubernetes(
+        kubeconfig=tmp_path / "admin.conf",
+        context="staging",
+        namespace="vision",
+        selector="app=triton",
+        metrics_port=9002,
+        gpu_metrics_port=9400,
+    )
+    assert (target.capacity_per_s, target.emulated, target.device_times) == (10, True, "classifier=20+5,detector=60+10")
+    assert Target.model_validate(target.model_dump(mode="json")) == target
+    assert Target.model_validate_json(target.model_dump_json()) == target
+    assert target.is_watched
+
+
+def test_a_target_file_that_names_no_pods_is_of_no_cluster(tmp_path: Path) -> None:
+    target = read_target(target_file(tmp_path, "kubernetes: null\n"))
+    assert target.kubernetes is None
+    assert not target.is_watched
+    assert read_target(target_file(tmp_path, "kubernetes: {}\n")).kubernetes == Kubernetes()
+
+
+@pytest.mark.parametrize(("kubeconfig", "found"), [("/etc/k", "/etc/k"), ("~/k", str(Path.home() / "k"))])
+def test_a_kubeconfig_may_lie_elsewhere(tmp_path: Path, kubeconfig: str, found: str) -> None:
+    kubernetes = read_target(target_file(tmp_path, f"kubernetes: {{kubeconfig: {kubeconfig}}}\n")).kubernetes
+    assert kubernetes == Kubernetes(kubeconfig=Path(found))
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("{name_space: x}", r"unknown key 'name_space': did you mean 'namespace'\?"),
+        ("{metrics_port: 70000}", "metrics_port: should be less than 65536"),
+        ("{selector: ''}", "selector: should have at least 1 character"),
+        ("yes", "kubernetes: should be a group of named values"),
+    ],
+)
+def test_a_mistake_about_pods_names_the_field(tmp_path: Path, section: str, says: str) -> None:
+    with pytest.raises(TargetError, match=says):
+        read_target(target_file(tmp_path, f"kubernetes: {section}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        ("kubeconfig", None),
+        ("kubeconfig:staging", "staging"),
+        ("kubeconfig:arn:aws:eks:eu-central-1:1:cluster/x", "arn:aws:eks:eu-central-1:1:cluster/x"),
+    ],
+)
+def test_any_cluster_of_a_kubeconfig_is_a_target(text: str, context: str | None) -> None:
+    target = read_target(text)
+    assert (target.name, target.kubernetes) == (text, Kubernetes(context=context))
+    assert target.grpc == "dns:///triton-headless.radstream.svc.cluster.local:8001"
+
+
+def test_a_context_has_a_name() -> None:
+    with pytest.raises(TargetError, match="has no port"):
+        read_target("kubeconfig:")
+
+
+def test_the_local_cluster_is_a_target_inside_it_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LOCAL_TARGET_VARIABLE, raising=False)
+    with pytest.raises(TargetError, match="start this command with 'radslo cluster exec', or use 'radslo run"):
+        read_target("local")
+    monkeypatch.setenv(LOCAL_TARGET_VARIABLE, target_file(tmp_path, "kubernetes: {kubeconfig: k}\n"))
+    assert read_target("local").kubernetes == Kubernetes(kubeconfig=tmp_path / "k")
