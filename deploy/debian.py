@@ -62,8 +62,8 @@ def fetch(
 ) -> list[Path]:
     """Download packages with those that they depend on and that are missing; return the .deb files.
 
-    With status "host" a package that this machine has installed is not missing (`packages` too: nothing may be left to
-    download). With "empty" everything is missing, down to the C library. What `directory` holds already is not
+    With status "host" a package that this machine has installed is not missing, but for `packages` themselves. With
+    "empty" everything is missing, down to the C library. What `directory` holds already is not
     downloaded again; two callers must not share it at the same time.
 
     Raises:
@@ -72,7 +72,7 @@ def fetch(
     apt = _Apt(directory.resolve(), _program("apt-get"))
     for name in ("lists/partial", "archives/partial", "no-archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "status").write_bytes(HOST_STATUS.read_bytes() if status == "host" else b"")
+    (directory / "status").write_text(_without(packages, HOST_STATUS.read_text()) if status == "host" else "")
     (directory / "apt.conf").write_text(_CONFIGURATION.format(directory=apt.directory))
     say("reading the package lists of Debian")
     updated = apt.run("update")
@@ -88,6 +88,13 @@ def fetch(
             message = f"apt-get could not fetch {', '.join(packages)}: {_reason(fetched)}; check the network, try again"
             raise DebianError(message)
     return [directory / "archives" / name for name in plan]
+
+
+def _without(packages: Sequence[str], status: str) -> str:
+    """Return dpkg's status as if these packages were not installed."""
+    paragraphs = status.split("\n\n")
+    unwanted = {f"Package: {name}" for name in packages}
+    return "\n\n".join(each for each in paragraphs if each.lstrip().partition("\n")[0] not in unwanted)
 
 
 def unpack(archives: Sequence[Path], root: Path) -> None:

@@ -166,26 +166,22 @@ def _check_target(name: str) -> None:
 
 
 def _enter_local_cluster() -> None:
-    """Return only where the local cluster's names and pods can be reached: elsewhere, this command starts anew there.
+    """Return only where a local cluster's names and pods can be reached: elsewhere, this command starts anew there.
 
     Raises:
-        LocalClusterError: this machine cannot run it.
+        LocalClusterError: this machine cannot run one.
     """
-    from deploy.local import LocalClusterError
+    if LOCAL_TARGET_VARIABLE in os.environ:  # set for whatever is started in there
+        return
+    from deploy.local.cli import progress
     from deploy.local.cluster import Cluster
     from deploy.local.up import ensure_up
+    from deploy.local.visit import go_on_inside
 
-    cluster = Cluster()
-    os.environ[LOCAL_TARGET_VARIABLE] = str(cluster.target_file)
-    if cluster.is_inside():
-        return
-    reason = cluster.why_not()
-    if reason is not None:
-        raise LocalClusterError(reason)
-    ensure_up(cluster, Console(highlight=False, soft_wrap=True).print)
+    with progress(Console(stderr=True)) as (say, report):
+        ensure_up(Cluster(), say, report)
     sys.stdout.flush()
-    command = cluster.command_inside([sys.executable, *sys.orig_argv[1:]])
-    os.execvp(command[0], command)  # noqa: S606 - our own command
+    go_on_inside(Cluster(), [sys.executable, *sys.orig_argv[1:]])
 
 
 @app.command(epilog="Example:  radslo check runs/20261124T120000Z-smoke --junit junit.xml")

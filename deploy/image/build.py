@@ -168,7 +168,16 @@ def _fill_server(workshop: _Workshop, base: Layer, root: Path) -> None:
     _run(
         [
             *_uv(workshop.checkout),
-            *("pip", "install", "--target", str(packages), "--python-version", contents.PYTHON, "--only-binary", ":all:"),
+            *(
+                "pip",
+                "install",
+                "--target",
+                str(packages),
+                "--python-version",
+                contents.PYTHON,
+                "--only-binary",
+                ":all:",
+            ),
             *("--no-deps", "--require-hashes", "--requirement", lock),
         ],
         "check the network and the package index, then start again",

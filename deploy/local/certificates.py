@@ -113,7 +113,9 @@ def _issue(identity: _Identity, authority: _Authority, pki: Path) -> None:
         x509.ExtendedKeyUsage(identity.usages), critical=False
     )
     if identity.names:
-        draft = draft.add_extension(x509.SubjectAlternativeName([_name(name) for name in identity.names]), critical=False)
+        draft = draft.add_extension(
+            x509.SubjectAlternativeName([_name(name) for name in identity.names]), critical=False
+        )
     _write(pki / f"{identity.file}.crt", _pem(draft.sign(authority.key, hashes.SHA256())))
     _write(pki / f"{identity.file}.key", _key_pem(key))
 
@@ -180,9 +182,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _write(path: Path, content: bytes) -> None:

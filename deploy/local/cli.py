@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -12,9 +11,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from deploy.local.cluster import Cluster
     from deploy.local.go_build import BuildProgress, Report
     from deploy.local.status import ClusterStatus
 
@@ -62,6 +60,23 @@ def up(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command(epilog="Example:  radslo cluster build    (in CI, with RADSLO_CACHE_DIR kept from one job to the next)")
+def build(
+    *, if_possible: Annotated[bool, typer.Option(help="Do nothing, and say why, where no cluster can run.")] = False
+) -> None:
+    """Build and fetch beforehand all that 'up' needs, once; without it 'up' does so."""
+    from deploy.local.preflight import why_not
+    from deploy.local.up import ensure_programs
+
+    console = Console(stderr=True)
+    obstacle = why_not()
+    if obstacle and if_possible:
+        console.print(obstacle, highlight=False, soft_wrap=True)
+        return
+    with progress(console) as (say, report):
+        ensure_programs(say, report)
 
 
 @app.command(epilog="Exit codes: 0 runs and works, 1 something is wrong with it or it does not run.")
@@ -119,7 +134,7 @@ def down(
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[tuple[typer.models.Any, Report]]:
+def progress(console: Console) -> Iterator[tuple[Callable[[str], None], Report]]:
     """Show what is being done: one line that changes on a terminal, a line per step elsewhere."""
     if not console.is_terminal:
         yield (lambda text: console.print(f"cluster: {text}", highlight=False, soft_wrap=True)), _Lines(console)

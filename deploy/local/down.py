@@ -41,8 +41,16 @@ def take_down(cluster: Cluster, say: Say, *, force: bool = False) -> bool:
         say("removing its cgroups and its directory")
         _remove_cgroups(cluster)
         shutil.rmtree(cluster.directory, ignore_errors=False)
-    (state_directory() / f".{cluster.name}.lock").unlink(missing_ok=True)
+    _forget(cluster)
     return True
+
+
+def _forget(cluster: Cluster) -> None:
+    """Remove the lock, and the directories that hold clusters when this was the last one."""
+    (state_directory() / f".{cluster.name}.lock").unlink(missing_ok=True)
+    for directory in (state_directory(), state_directory().parent):
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def _see_visitors_off(cluster: Cluster, say: Say, *, force: bool) -> None:

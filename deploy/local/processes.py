@@ -189,7 +189,7 @@ def _process_namespace(pid: int) -> str | None:
 
 def _link(path: str) -> str | None:
     try:
-        return os.readlink(path)
+        return str(Path(path).readlink())
     except OSError:
         return None
 
@@ -200,9 +200,7 @@ def run_quietly(command: Sequence[str], problem: str, environment: Mapping[str, 
     Raises:
         LocalClusterError: it failed.
     """
-    result = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         message = f"{problem}: {' '.join(result.stderr.split())[-400:]}"
         raise LocalClusterError(message)

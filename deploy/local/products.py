@@ -50,7 +50,9 @@ class Product:
     def key(self) -> str:
         """Identifies by content what is built: sources or sums, flags, and the toolchain."""
         digest = hashlib.sha256(TOOLCHAIN_LOCK.read_bytes())
-        digest.update(repr((self.module, self.package, self.link_flags, self.tags, self.remote_sum, self.keep)).encode())
+        digest.update(
+            repr((self.module, self.package, self.link_flags, self.tags, self.remote_sum, self.keep)).encode()
+        )
         if self.remote_sum is None:
             for path in sorted((MODULES / self.module).iterdir()):
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())

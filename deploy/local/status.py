@@ -72,9 +72,10 @@ def status_of(cluster: Cluster) -> ClusterStatus:
 def _component(cluster: Cluster, component: Component, works: Works) -> ComponentStatus:
     record = processes.record_of(cluster, component.name)
     process = processes.alive(record)
-    version = versions(cache_directory()).get(_VERSION_OF.get(component.name, component.name)) or versions(
-        cache_directory()
-    )["kube"]
+    version = (
+        versions(cache_directory()).get(_VERSION_OF.get(component.name, component.name))
+        or versions(cache_directory())["kube"]
+    )
     if process is None:
         told = "has ended" if record.is_file() else "was never started"
         problem = f"{told}; start it again with: radslo cluster up --name {cluster.name}"
@@ -83,7 +84,7 @@ def _component(cluster: Cluster, component: Component, works: Works) -> Componen
         since_s, rss_bytes = time.time() - process.create_time(), process.memory_info().rss
     except psutil.NoSuchProcess:
         return ComponentStatus(component.name, version, None, None, None, "has just ended")
-    problem = None
+    problem: str | None = None
     if not works(component):
         problem = f"runs but does not answer; see {cluster.log(component.name)}"
     elif processes.digest_of(record) != component.digest:
@@ -115,4 +116,6 @@ def _phase(pod: dict[str, Any]) -> str:
 def _hpa(hpa: dict[str, Any]) -> str:
     told, limits = hpa.get("status", {}), hpa["spec"]
     now, wanted = told.get("currentReplicas", "?"), told.get("desiredReplicas", "?")
-    return f"HPA {hpa['metadata']['name']} {now} pods, wants {wanted} ({limits['minReplicas']} to {limits['maxReplicas']})"
+    return (
+        f"HPA {hpa['metadata']['name']} {now} pods, wants {wanted} ({limits['minReplicas']} to {limits['maxReplicas']})"
+    )

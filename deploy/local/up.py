@@ -47,15 +47,24 @@ def ensure_up(cluster: Cluster, say: Say, report: Report, profile: HpaProfile | 
     Raises:
         LocalClusterError: this machine cannot run it, or a part does not come up; the message names its log.
     """
+    image = ensure_programs(say, report)
+    with only_one(cluster):
+        _Rise(cluster, cache_directory(), image, _profile(cluster, profile), say).run()
+
+
+def ensure_programs(say: Say, report: Report) -> Path:
+    """Build and fetch what is not in the cache; return the ensemble's image.
+
+    Raises:
+        LocalClusterError: this machine cannot run a cluster, or something cannot be had.
+    """
     obstacle = why_not()
     if obstacle:
         raise LocalClusterError(obstacle)
     cache = cache_directory()
     ensure_built(cache, report)
     ensure_fetched(cache, say)
-    image = ensure_image(cache, say)
-    with only_one(cluster):
-        _Rise(cluster, cache, image, _profile(cluster, profile), say).run()
+    return ensure_image(cache, say)
 
 
 @contextmanager
@@ -186,7 +195,11 @@ class _Rise:
             pause_archive(program(self._cache, "pause"), archive)
         processes.run_quietly(
             [
-                *(str(self._cluster.directory / "tools/ctr"), "--address", f"{self._cluster.directory}/containerd.sock"),
+                *(
+                    str(self._cluster.directory / "tools/ctr"),
+                    "--address",
+                    f"{self._cluster.directory}/containerd.sock",
+                ),
                 *("--namespace", "k8s.io", "images", "import", "--no-unpack", str(archive)),
             ],
             "containerd refused the pause image",

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from deploy.local import LocalClusterError, forward, processes
 from deploy.local.cluster import LOAD_TARGET_VARIABLE, Cluster
@@ -45,6 +46,16 @@ def run_command(cluster: Cluster, command: Sequence[str], port: int, say: Say) -
         with _passed_on(running):
             code = running.wait()
     return 128 - code if code < 0 else code
+
+
+def go_on_inside(cluster: Cluster, command: Sequence[str]) -> NoReturn:
+    """Become `command`, in the cluster's network.
+
+    Raises:
+        LocalClusterError: the cluster does not run.
+    """
+    inside = processes.command_inside(cluster, command)
+    os.execvpe(inside[0], inside, environment(cluster))
 
 
 @contextmanager
