@@ -1,0 +1,128 @@
+"""Driving clusters from tests, by the commands that a user has; and what of one can be seen from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.local.cluster import cache_directory, state_directory
+
+RADSLO = str(Path(sys.executable).parent / "radslo")
+NAME = "test"
+NAMESPACE = "radstream"
+SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+
+
+def radslo(*arguments: str, check: bool = True, timeout_s: float = 280.0, **environment: str) -> str:
+    """The output of a command of ours; what it says on standard error comes first."""
+    result = subprocess.run(
+        [RADSLO, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False,
+        timeout=timeout_s,
+    )  # fmt: skip
+    told = result.stderr + result.stdout
+    if check:
+        assert result.returncode == 0, told
+    return told
+
+
+def up(name: str, *arguments: str) -> str:
+    return radslo("cluster", "up", "--name", name, *arguments)
+
+
+def down(name: str, *arguments: str) -> str:
+    return radslo("cluster", "down", "--name", name, *arguments)
+
+
+def status(name: str) -> dict[str, Any]:
+    result = subprocess.run(
+        [RADSLO, "cluster", "status", "--name", name, "--json"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode in {0, 1}, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def pids(name: str) -> dict[str, int]:
+    return {each["name"]: each["pid"] for each in status(name)["components"]}
+
+
+def inside(name: str, *command: str, check: bool = True, **environment: str) -> str:
+    """The standard output of a command run by `radslo cluster exec`."""
+    result = subprocess.run(
+        [RADSLO, "cluster", "exec", "--name", name, "--port", "0", *command], env=os.environ | environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if check:
+        assert result.returncode == 0, result.stderr + result.stdout
+    return result.stdout
+
+
+def kubectl(name: str, *arguments: str) -> Any:
+    return json.loads(inside(name, "kubectl", *arguments, f"--namespace={NAMESPACE}", "--output=json"))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All of this machine that a cluster could leave a trace in."""
+
+    mounts: frozenset[str]
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    addresses: frozenset[str]
+    routes: str
+    cgroups: frozenset[str]
+    sysctls: tuple[str, ...]
+    processes: frozenset[str]
+    directories: frozenset[str]
+
+
+def look_at_machine() -> Machine:
+    links = json.loads(subprocess.run(["ip", "-json", "address"], capture_output=True, text=True, check=True).stdout)
+    return Machine(
+        mounts=frozenset(line.split(" ", 3)[2] + line.split(" ")[4] for line in Path("/proc/self/mountinfo").open()),
+        namespaces=frozenset(_namespaces()),
+        links=frozenset(link["ifname"] for link in links),
+        addresses=frozenset(address["local"] for link in links for address in link["addr_info"]),
+        routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
+        cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()),
+        sysctls=tuple(Path("/proc/sys", name).read_text() for name in SYSCTLS),
+        processes=frozenset(_programs_of_clusters()),
+        directories=frozenset(str(path) for path in _places() if path.exists()),
+    )
+
+
+def _namespaces() -> set[str]:
+    found = set()
+    for kind in ("net", "mnt", "pid", "ipc", "uts"):
+        for process in psutil.process_iter():
+            try:
+                found.add(os.readlink(f"/proc/{process.pid}/ns/{kind}"))
+            except OSError:  # it has just ended, or is a kernel's
+                continue
+    return found
+
+
+def _programs_of_clusters() -> set[str]:
+    """Processes that run anything built, fetched or contained for a cluster."""
+    ours = (str(cache_directory()), str(state_directory()), "/run/radslo", "/opt/tritonserver", "/opt/radstream")
+    found = set()
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = " ".join(process.info["cmdline"] or ())
+        if any(place in command for place in ours) and process.pid != os.getpid():
+            found.add(f"{process.pid} {command[:200]}")
+    return found
+
+
+def _places() -> list[Path]:
+    names = (
+        "/run/radslo /run/containerd /run/containerd-state /run/netns /run/runc /var/lib/kubelet /var/lib/cni "
+        "/var/lib/containerd /var/log/pods /var/log/containers /etc/cni /opt/cni"
+    )
+    return [*map(Path, names.split()), state_directory(), *state_directory().glob("*"), *state_directory().glob(".*")]

@@ -1,0 +1,116 @@
+"""A cluster comes, is left alone, is repaired after a crash, and goes without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.local import processes
+from deploy.local.cluster import Cluster, state_directory
+from tests.cluster.clusters import (
+    RADSLO,
+    down,
+    inside,
+    kubectl,
+    look_at_machine,
+    pids,
+    radslo,
+    status,
+    up,
+)
+
+BESIDE = "beside"
+
+
+def test_a_second_cluster_runs_beside_the_first_and_goes_without_a_trace(cluster: Cluster) -> None:
+    """Also each trap of taking one down: order of ending, cgroups of pods, three sysctls of the kubelet."""
+    before, neighbours = look_at_machine(), pids(cluster.name)
+
+    up(BESIDE)
+    assert len(kubectl(BESIDE, "get", "pods")["items"]) == 1
+    assert status(BESIDE)["problems"] == []
+    meanwhile = look_at_machine()
+    assert meanwhile.sysctls == before.sysctls
+    assert meanwhile.mounts == before.mounts
+    assert meanwhile.links == before.links
+
+    down(BESIDE)
+    assert look_at_machine() == before
+    assert pids(cluster.name) == neighbours
+    assert status(cluster.name)["problems"] == []
+
+
+def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace(cluster: Cluster) -> None:
+    before = look_at_machine()
+    up(BESIDE)
+    inside(BESIDE, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
+    first = processes.holder(Cluster(BESIDE))
+    assert first is not None
+    first.kill()
+    psutil.wait_procs([first])
+    assert status(BESIDE)["running"] is False
+    assert "does not run" in radslo("cluster", "exec", "--name", BESIDE, "true", check=False)
+
+    assert "ended without 'down'" in up(BESIDE)
+    assert status(BESIDE)["problems"] == []
+    assert "b" in inside(BESIDE, "kubectl", "get", "configmap", "kept", "--output=jsonpath={.data.a}")
+
+    again = processes.holder(Cluster(BESIDE))
+    assert again is not None
+    again.kill()
+    psutil.wait_procs([again])
+    down(BESIDE)
+    assert look_at_machine() == before
+
+
+def test_up_leaves_a_cluster_alone_that_works(cluster: Cluster) -> None:
+    before = pids(cluster.name), kubectl(cluster.name, "get", "pods", "--selector=app.kubernetes.io/name=triton")
+    up(cluster.name)
+    after = pids(cluster.name), kubectl(cluster.name, "get", "pods", "--selector=app.kubernetes.io/name=triton")
+    assert before[0] == after[0]
+    assert [pod["metadata"]["uid"] for pod in before[1]["items"]] == [pod["metadata"]["uid"] for pod in after[1]["items"]]
+
+
+def test_down_twice_says_that_there_is_nothing() -> None:
+    assert "does not exist" in down("never-made")
+    assert not (state_directory() / "never-made").exists()
+
+
+def test_down_names_what_others_still_run_in_the_network_and_leaves_it_alone(cluster: Cluster) -> None:
+    visitor = subprocess.Popen(
+        [RADSLO, "cluster", "exec", "--name", cluster.name, "--port", "0", "sh", "-c", "echo in; exec sleep 300"],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert visitor.stdout is not None
+        assert visitor.stdout.readline() == "in\n"
+        told = radslo("cluster", "down", "--name", cluster.name, check=False)
+        assert "sleep" in told
+        assert "--force" in told
+        assert status(cluster.name)["problems"] == []
+    finally:
+        os.killpg(visitor.pid, signal.SIGKILL)
+        visitor.wait()
+
+
+def test_a_stale_directory_of_something_else_is_made_good(tmp_path: Path) -> None:
+    """As a crash of the first `up` may leave it: processes recorded whose numbers others have now."""
+    name = "stale"
+    directory = Cluster(name).directory
+    (directory / "processes").mkdir(parents=True)
+    (directory / "holder.json").write_text(json.dumps({"pid": os.getpid(), "created_at": 1.0}))
+    (directory / "processes/etcd.json").write_text("{")
+    assert status(name)["running"] is False
+    down(name)
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["", "A", "-x", "a" * 21, "../x"])
+def test_names_that_cannot_be_names_are_refused(name: str) -> None:
+    assert "cluster name" in radslo("cluster", "status", "--name", name, check=False)
