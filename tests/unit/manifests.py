@@ -90,14 +90,22 @@ def bytes_of(quantity: str) -> int:
     return int(match[1]) * {"Mi": 2**20, "Gi": 2**30}[match[2]]
 
 
-@cache
-def exported() -> dict[str, list[dict[str, str]]]:
-    """Return the labels of each series that a real tritonserver 2.51.0 with our models exports, by metric name.
+Series = dict[str, list[dict[str, str]]]
+"""The labels of each series, by metric name."""
+
+
+def series_of(text: str) -> Series:
+    """Return what a text of Prometheus holds.
 
     Names are taken as they are written, which is how Prometheus keeps them; a parser may add `_total` to a counter's.
     """
-    text = (CHECKOUT / "tests/data/triton-2.51.0-metrics.txt").read_text()
-    series: dict[str, list[dict[str, str]]] = {}
+    series: Series = {}
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
         series.setdefault(name, []).append(dict(re.findall(r'(\w+)="([^"]*)"', labels)))
     return series
+
+
+@cache
+def exported() -> Series:
+    """Return what a real tritonserver 2.51.0 with our models exports, but for its summaries."""
+    return series_of((CHECKOUT / "tests/data/triton-2.51.0-metrics.txt").read_text())
