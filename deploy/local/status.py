@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
@@ -17,7 +18,8 @@ from deploy.local.health import Works
 from deploy.local.kubectl import Kubectl
 from deploy.local.tools import builds, versions
 
-_VERSION_OF = {"registry": "docker-registry", "coredns": "coredns", "prometheus": "prometheus"}
+_VERSION_OF: Final = {"registry": "docker-registry"}
+"""The program of a component, where it has another name; what `kube` contains has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +74,24 @@ def status_of(cluster: Cluster) -> ClusterStatus:
 def _component(cluster: Cluster, component: Component, works: Works) -> ComponentStatus:
     record = processes.record_of(cluster, component.name)
     process = processes.alive(record)
-    version = (
-        versions(cache_directory()).get(_VERSION_OF.get(component.name, component.name))
-        or versions(cache_directory())["kube"]
-    )
-    if process is None:
-        told = "has ended" if record.is_file() else "was never started"
-        problem = f"{told}; start it again with: radslo cluster up --name {cluster.name}"
-        return ComponentStatus(component.name, version, None, None, None, problem)
-    try:
-        since_s, rss_bytes = time.time() - process.create_time(), process.memory_info().rss
-    except psutil.NoSuchProcess:
-        return ComponentStatus(component.name, version, None, None, None, "has just ended")
-    problem: str | None = None
+    known = versions(cache_directory())
+    version = known.get(_VERSION_OF.get(component.name, component.name)) or known["kube"]
+    if process is not None:
+        with suppress(psutil.NoSuchProcess):
+            since_s, rss_bytes = time.time() - process.create_time(), process.memory_info().rss
+            problem = _problem(cluster, component, works)
+            return ComponentStatus(component.name, version, process.pid, since_s, rss_bytes, problem)
+    told = "has ended" if record.is_file() else "was never started"
+    advice = f"start it again with: radslo cluster up --name {cluster.name}"
+    return ComponentStatus(component.name, version, None, None, None, f"{told}; {advice}")
+
+
+def _problem(cluster: Cluster, component: Component, works: Works) -> str | None:
     if not works(component):
-        problem = f"runs but does not answer; see {cluster.log(component.name)}"
-    elif processes.digest_of(record) != component.digest:
-        problem = "runs as an earlier version of this project started it; 'radslo cluster up' renews it"
-    return ComponentStatus(component.name, version, process.pid, since_s, rss_bytes, problem)
+        return f"runs but does not answer; see {cluster.log(component.name)}"
+    if processes.digest_of(processes.record_of(cluster, component.name)) != component.digest:
+        return "runs as an earlier version of this project started it; 'radslo cluster up' renews it"
+    return None
 
 
 def _objects(kubectl: Kubectl) -> list[str]:

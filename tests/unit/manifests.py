@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from deploy.local.cluster import cache_directory
+from deploy.local.go_build import program
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANIFESTS = CHECKOUT / "deploy/kubernetes"
 MODELS = CHECKOUT / "triton/models"
@@ -33,10 +36,11 @@ AGE_JITTER = 1.1
 
 
 def kubectl() -> str:
-    """Return the kubectl to render with: that of KUBECTL, else the one on the path; skip the test if there is none."""
-    found = shutil.which(os.environ.get("KUBECTL", "kubectl"))
+    """Return the kubectl to render with: that of KUBECTL, the built one, or one on the path; else skip the test."""
+    built = program(cache_directory(), "kubectl")
+    found = shutil.which(os.environ.get("KUBECTL") or (str(built) if built.is_file() else "kubectl"))
     if found is None:
-        pytest.skip("no kubectl: manifests are not rendered; install one or name it by KUBECTL")
+        pytest.skip("no kubectl: manifests are not rendered; run 'radslo cluster build', or name one by KUBECTL")
     return found
 
 
