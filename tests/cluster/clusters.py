@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from deploy.local.cluster import cache_directory, state_directory
+from deploy.local.cluster import Cluster, state_directory
+from deploy.local.processes import holder
 
 RADSLO = str(Path(sys.executable).parent / "radslo")
 NAME = "test"
@@ -73,50 +76,53 @@ class Machine:
     """All of this machine that a cluster could leave a trace in."""
 
     mounts: frozenset[str]
-    namespaces: frozenset[str]
     links: frozenset[str]
     addresses: frozenset[str]
     routes: str
     cgroups: frozenset[str]
     sysctls: tuple[str, ...]
-    processes: frozenset[str]
     directories: frozenset[str]
 
 
 def look_at_machine() -> Machine:
     links = json.loads(subprocess.run(["ip", "-json", "address"], capture_output=True, text=True, check=True).stdout)
     return Machine(
-        mounts=frozenset(line.split(" ", 3)[2] + line.split(" ")[4] for line in Path("/proc/self/mountinfo").open()),
-        namespaces=frozenset(_namespaces()),
+        mounts=frozenset(" ".join(line.split()[2:5]) for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         links=frozenset(link["ifname"] for link in links),
         addresses=frozenset(address["local"] for link in links for address in link["addr_info"]),
         routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
         cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()),
         sysctls=tuple(Path("/proc/sys", name).read_text() for name in SYSCTLS),
-        processes=frozenset(_programs_of_clusters()),
         directories=frozenset(str(path) for path in _places() if path.exists()),
     )
 
 
-def _namespaces() -> set[str]:
-    found = set()
-    for kind in ("net", "mnt", "pid", "ipc", "uts"):
-        for process in psutil.process_iter():
-            try:
-                found.add(os.readlink(f"/proc/{process.pid}/ns/{kind}"))
-            except OSError:  # it has just ended, or is a kernel's
-                continue
-    return found
+@dataclass(frozen=True)
+class Inhabitants:
+    """Every process of a cluster, its pods' included, and all namespaces that they have to themselves."""
+
+    processes: tuple[psutil.Process, ...]
+    namespaces: frozenset[str]
+
+    def left(self) -> list[str]:
+        """What of them is still there."""
+        running = [str(process) for process in self.processes if process.is_running()]
+        return running + sorted(self.namespaces & _namespaces(psutil.process_iter()))
 
 
-def _programs_of_clusters() -> set[str]:
-    """Processes that run anything built, fetched or contained for a cluster."""
-    ours = (str(cache_directory()), str(state_directory()), "/run/radslo", "/opt/tritonserver", "/opt/radstream")
+def inhabitants(name: str) -> Inhabitants:
+    first = holder(Cluster(name))
+    assert first is not None
+    found = (first, *first.children(recursive=True))
+    return Inhabitants(found, frozenset(_namespaces(found) - _namespaces([psutil.Process()])))
+
+
+def _namespaces(processes: Iterable[psutil.Process]) -> set[str]:
     found = set()
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        command = " ".join(process.info["cmdline"] or ())
-        if any(place in command for place in ours) and process.pid != os.getpid():
-            found.add(f"{process.pid} {command[:200]}")
+    for process in processes:
+        for kind in ("net", "mnt", "pid", "ipc", "uts"):
+            with suppress(OSError):  # it has just ended, or is a kernel's
+                found.add(str(Path(f"/proc/{process.pid}/ns/{kind}").readlink()))
     return found
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.local import processes
 from deploy.local.cluster import Cluster, state_directory
 from tests.cluster.clusters import (
     RADSLO,
     down,
+    inhabitants,
     inside,
     kubectl,
     look_at_machine,
@@ -39,8 +39,12 @@ def test_a_second_cluster_runs_beside_the_first_and_goes_without_a_trace(cluster
     assert meanwhile.sysctls == before.sysctls
     assert meanwhile.mounts == before.mounts
     assert meanwhile.links == before.links
+    ours = inhabitants(BESIDE)
+    assert len(ours.processes) > len(neighbours)
+    assert len(ours.left()) == len(ours.processes) + len(ours.namespaces)
 
     down(BESIDE)
+    assert ours.left() == []
     assert look_at_machine() == before
     assert pids(cluster.name) == neighbours
     assert status(cluster.name)["problems"] == []
@@ -50,8 +54,7 @@ def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace(cluster: C
     before = look_at_machine()
     up(BESIDE)
     inside(BESIDE, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
-    first = processes.holder(Cluster(BESIDE))
-    assert first is not None
+    first = inhabitants(BESIDE).processes[0]
     first.kill()
     psutil.wait_procs([first])
     assert status(BESIDE)["running"] is False
@@ -61,10 +64,10 @@ def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace(cluster: C
     assert status(BESIDE)["problems"] == []
     assert "b" in inside(BESIDE, "kubectl", "get", "configmap", "kept", "--output=jsonpath={.data.a}")
 
-    again = processes.holder(Cluster(BESIDE))
-    assert again is not None
-    again.kill()
-    psutil.wait_procs([again])
+    again = inhabitants(BESIDE)
+    again.processes[0].kill()
+    psutil.wait_procs(again.processes)
+    assert again.left() == []
     down(BESIDE)
     assert look_at_machine() == before
 
@@ -74,7 +77,9 @@ def test_up_leaves_a_cluster_alone_that_works(cluster: Cluster) -> None:
     up(cluster.name)
     after = pids(cluster.name), kubectl(cluster.name, "get", "pods", "--selector=app.kubernetes.io/name=triton")
     assert before[0] == after[0]
-    assert [pod["metadata"]["uid"] for pod in before[1]["items"]] == [pod["metadata"]["uid"] for pod in after[1]["items"]]
+    assert [pod["metadata"]["uid"] for pod in before[1]["items"]] == [
+        pod["metadata"]["uid"] for pod in after[1]["items"]
+    ]
 
 
 def test_down_twice_says_that_there_is_nothing() -> None:

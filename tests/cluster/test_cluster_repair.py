@@ -58,4 +58,6 @@ def test_a_component_that_hangs_is_started_again(cluster: Cluster) -> None:
 def _pods(name: str) -> dict[str, int]:
     """Restarts by pod."""
     pods = kubectl(name, "get", "pods", "--selector=app.kubernetes.io/name=triton")["items"]
-    return {pod["metadata"]["uid"]: sum(each["restartCount"] for each in pod["status"]["containerStatuses"]) for pod in pods}
+    return {
+        pod["metadata"]["uid"]: sum(each["restartCount"] for each in pod["status"]["containerStatuses"]) for pod in pods
+    }
