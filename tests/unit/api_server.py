@@ -79,6 +79,10 @@ class ApiServer:
     def end_watch(self) -> None:
         self._streams[-1].put(_END)
 
+    def end_watch_within_a_line(self) -> None:
+        self._streams[-1].put(b'{"type":"ADDED","obj')
+        self.end_watch()
+
     def cut_watch(self) -> None:
         self._streams[-1].put(_CUT)
 

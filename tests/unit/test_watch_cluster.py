@@ -142,10 +142,11 @@ def test_a_watch_that_ends_in_good_order_is_taken_up_where_it_ended(tmp_path: Pa
     [
         (ApiServer.send_gone, "too old resource version"),
         (ApiServer.cut_watch, "broke off"),
+        (ApiServer.end_watch_within_a_line, "broke off within a line"),
         (lambda api: api.send_line('{"type":"ADDED"}'), "broke off"),
         (lambda api: api.send_line("<html>"), "broke off"),
     ],
-    ids=["gone", "cut", "not_an_event", "not_json"],
+    ids=["gone", "cut", "cut_in_good_order", "not_an_event", "not_json"],
 )
 def test_after_a_fault_the_pods_are_listed_anew_and_the_gap_has_two_ends(
     tmp_path: Path, fault: Callable[[ApiServer], None], says: str
