@@ -259,6 +259,34 @@ def test_a_file_that_is_no_kubeconfig_is_one_sentence(tmp_path: Path, text: str)
     assert "\n" not in str(refused.value)
 
 
+def test_without_a_file_that_is_named_it_is_found_as_kubectl_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with pytest.raises(TargetError, match=r"there is no kubeconfig at ~/\.kube/config"):
+        check_access(Kubernetes())
+    with api_server(tmp_path, []) as api:
+        monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/gone:{tmp_path}/kubeconfig")
+        check_access(Kubernetes())
+        check_access(Kubernetes(context="here"))
+        assert len(api.lists) == 2
+
+
+def test_in_a_pod_its_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    with pytest.raises(
+        TargetError, match=r"of this pod's account cannot be used|https://127\.0\.0\.1:1 does not answer"
+    ):
+        check_access(Kubernetes())
+    with pytest.raises(TargetError, match="there is no kubeconfig"):
+        check_access(Kubernetes(context="staging"))
+
+
 # --- the watcher's rounds --------------------------------------------------------------------------------------------
 
 
