@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -25,6 +26,8 @@ from scenarios.scenario import Kind, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from loadtests.target import Target
 
 _METADATA_METHOD: Final = "/inference.GRPCInferenceService/ModelMetadata"
 # What the two resolvers of grpcio say; the words after the last colon tell why.
@@ -127,6 +130,36 @@ def _known_answer(
     except messages.WrongAnswerError as error:
         msg = f"the first answer, to {name}, is wrong: {error}; the models deployed there are not RadStream's"
         raise PreflightError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Requests of the scenario's mix per second that a target serves at most, and whether we measured it."""
+
+    per_s: float
+    measured: bool
+
+
+def find_capacity(
+    transport: Transport, scenario: Scenario, images: Mapping[str, bytes], target: Target, say: Callable[[str], None]
+) -> Capacity | None:
+    """The target's capacity if the scenario asks for multiples of it: as given, else as measured.
+
+    Raises:
+        PreflightError: it has to be given, or not enough requests succeeded.
+    """
+    if not scenario.needs_capacity:
+        return None
+    if target.capacity_per_s is not None:
+        return Capacity(target.capacity_per_s, measured=False)
+    if target.kubernetes is not None:
+        msg = (
+            "the scenario asks for multiples of the target's capacity, which is not measured where measuring may start "
+            "more pods: give what the pods that run now serve, with --capacity-per-s or in a target file"
+        )
+        raise PreflightError(msg)
+    say("measuring the target's capacity (the scenario asks for multiples of it)")
+    return Capacity(measure_capacity(transport, scenario, images), measured=True)
 
 
 def measure_capacity(

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from loadtests import messages, payloads, preflight
 from loadtests.embedded import EmbeddedServers
-from loadtests.infer import CONNECTION_POLICY, GrpcioTransport
+from loadtests.infer import CONNECTION_POLICY
 from loadtests.recorder import require_new
 from loadtests.recording import PayloadRecord, Plan
 from loadtests.target import EMBEDDED, Target, TargetError, read_target
@@ -47,7 +47,7 @@ class Prepared:
     target: Target
     images: dict[str, payloads.Payload]
     golden: preflight.Golden
-    capacity_per_s: float | None
+    capacity: preflight.Capacity | None
     calibration: dict[str, float]
 
     def assignment(self) -> dict[str, Any]:
@@ -87,7 +87,8 @@ class Prepared:
                 name: PayloadRecord(media_type=image.media_type, size_bytes=len(image.data), sha256=image.sha256)
                 for name, image in self.images.items()
             },
-            capacity_per_s=self.capacity_per_s,
+            capacity_per_s=self.capacity.per_s if self.capacity else None,
+            capacity_measured=self.capacity.measured if self.capacity else None,
             calibration=self.calibration,
             git_commit=git_commit,
             packages={name: version(name) for name in _PACKAGES},
@@ -135,17 +136,24 @@ class Preparation:
             self._say(f"checking the models at {target.grpc}")
             images = {share.id: payloads.load_payload(share.id) for share in self._scenario.payloads}
             data = {name: image.data for name, image in images.items()}
-            golden, capacity_per_s = self._ask_target(target, data)
-            scenario = self._scenario.resolved(capacity_per_s) if capacity_per_s else self._scenario
+            golden, capacity = self._ask_target(target, data)
+            scenario = self._scenario.resolved(capacity.per_s) if capacity else self._scenario
             self._say("calibrating the load generator")
             calibration = preflight.calibrate_client(null_server, scenario, data, workers)
         self._warn_of_peak(scenario, calibration)
-        return Prepared(scenario, target, images, golden, capacity_per_s, calibration)
+        return Prepared(scenario, target, images, golden, capacity, calibration)
 
     def _target(self) -> Target:
         options = self._options
-        if options.target != EMBEDDED:
-            return read_target(options.target, tuple(options.metrics_url or ()), tuple(options.gpu_metrics_url or ()))
+        if options.target == EMBEDDED:
+            target = self._embedded_target()
+        else:
+            urls = (tuple(options.metrics_url or ()), tuple(options.gpu_metrics_url or ()))
+            target = read_target(options.target, *urls)
+        return target.model_copy(update={"capacity_per_s": options.capacity_per_s or target.capacity_per_s})
+
+    def _embedded_target(self) -> Target:
+        options = self._options
         if options.metrics_url or options.gpu_metrics_url:
             msg = "metrics addresses are for a --target of yours; those of embedded servers are known: leave them out"
             raise TargetError(msg)
@@ -156,30 +164,17 @@ class Preparation:
             update={"embedded_servers": options.servers, "device_times": options.device_times or None}
         )
 
-    def _ask_target(self, target: Target, images: dict[str, bytes]) -> tuple[preflight.Golden, float | None]:
+    def _ask_target(
+        self, target: Target, images: dict[str, bytes]
+    ) -> tuple[preflight.Golden, preflight.Capacity | None]:
         """The target's known answers and, if the scenario asks for it, its capacity."""
         transport = open_transport(target)
         try:
             preflight.check_model(transport, target.grpc)
             golden = preflight.known_answers(transport, self._scenario, images)
-            return golden, self._capacity(transport, target, images)
+            return golden, preflight.find_capacity(transport, self._scenario, images, target, self._say)
         finally:
             transport.close()
-
-    def _capacity(self, transport: GrpcioTransport, target: Target, images: dict[str, bytes]) -> float | None:
-        if not self._scenario.needs_capacity:
-            return None
-        known = self._options.capacity_per_s or target.capacity_per_s
-        if known:
-            return float(known)
-        if target.kubernetes is not None:
-            msg = (
-                "the scenario asks for multiples of the target's capacity, which is not measured where measuring may "
-                "start more pods: give what the pods there now serve, with --capacity-per-s or in a target file"
-            )
-            raise TargetError(msg)
-        self._say("measuring the target's capacity (the scenario asks for multiples of it)")
-        return preflight.measure_capacity(transport, self._scenario, images)
 
     def _warn_of_peak(self, scenario: Scenario, calibration: dict[str, float]) -> None:
         peak_ratio = calibration.get("peak_ratio")

@@ -129,6 +129,8 @@ class Recorder:
         except subprocess.TimeoutExpired:
             self._watcher.kill()
             self._watcher.wait()
+        assert self._watcher.stdout is not None  # noqa: S101
+        self._watcher.stdout.close()
         self._watcher = None
 
 

@@ -169,6 +169,8 @@ class Plan(_Document):
 
     ``started_at`` is Unix seconds; the rows' ``*_us`` columns count from it. ``schedule_digest`` (of
     `scenarios.arrivals.digest_of`) and ``scheduled_count`` are None in a closed loop, where the servers set the pace.
+    ``capacity_measured`` is False for a capacity that somebody gave; None where none is known, and in recordings from
+    before it was written down.
     """
 
     format_version: Literal[1] = 1
@@ -187,6 +189,7 @@ class Plan(_Document):
     connection_policy: str
     payloads: dict[str, PayloadRecord]
     capacity_per_s: float | None
+    capacity_measured: bool | None = None
     calibration: dict[str, float] | None
     git_commit: str | None
     packages: dict[str, str]

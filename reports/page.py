@@ -104,11 +104,18 @@ def reproduction(plan: Plan) -> list[str]:
     return [*commands, f"radslo run {plan.scenario.name}{where} --processes {plan.workers}{capacity}"]
 
 
+def _capacity(plan: Plan) -> str:
+    if plan.capacity_per_s is None:
+        return "not known"
+    source = {True: ", measured before the run", False: ", as given", None: ""}[plan.capacity_measured]
+    return f"{plan.capacity_per_s:g} requests per second{source}"
+
+
 def _setup(plan: Plan) -> list[tuple[str, str]]:
     facts = {
         "Schedule": f"{wording.count(plan.scheduled_count)} requests, digest {plan.schedule_digest or wording.UNKNOWN}",
         "Target": json.dumps(plan.target, sort_keys=True),
-        "Capacity": "not known" if plan.capacity_per_s is None else f"{plan.capacity_per_s:g} requests per second",
+        "Capacity": _capacity(plan),
         "Deadline": wording.seconds(plan.scenario.deadline_s),
         "In-flight cap": f"{wording.count(plan.scenario.in_flight_cap)} for each load process",
         "Payloads": ", ".join(plan.payloads),

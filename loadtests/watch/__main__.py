@@ -122,7 +122,8 @@ def main() -> int:
         watcher.start()
         _watch(watcher)
     except TargetError as error:
-        print(error, flush=True)  # noqa: T201 - instead of the line its parent waits for
+        sentence = " ".join(str(error).split())
+        print(sentence, flush=True)  # noqa: T201 - instead of the line its parent waits for
         return 2
     except OSError as error:
         sys.stderr.write(f"radslo: the watcher cannot write to {directory} ({error.strerror}) and ends\n")

@@ -121,7 +121,7 @@ class PodFollower:
                 self._begin()
             except TargetError:
                 continue  # the row that says it is lost stands until it is back
-            self._notes.put(Note(time.time(), "api_back", f"{len(self._pods)} pods run"))
+            self._notes.put(Note(time.time(), "api_back", f"pods that run: {len(self._pods)}"))
             return
 
     def _begin(self) -> None:
@@ -228,19 +228,20 @@ class _Api:
 
 
 def _configuration(kubernetes: Kubernetes) -> Configuration:
-    """Where the API server is and what to show it, found as kubectl does.
+    """Where the API server is and what to show it, found as kubectl does: in a pod, without a file, its own account.
 
     Raises:
         TargetError: no kubeconfig, no such context, or it cannot be understood.
     """
     configuration = Configuration()
     configuration.retries = False
-    place = str(kubernetes.kubeconfig or kube_config.KUBE_CONFIG_DEFAULT_LOCATION)
+    place = str(kubernetes.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
     there = any(Path(part).expanduser().is_file() for part in place.split(os.pathsep) if part)
     try:
         if there:
             load_kube_config(place, kubernetes.context, configuration, persist_config=False)
-        elif kubernetes.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        elif kubernetes.kubeconfig is None and kubernetes.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            place = "of this pod's account"
             load_incluster_config(configuration)
         else:
             msg = f"there is no kubeconfig at {place}: set KUBECONFIG, or name the file in a target file"

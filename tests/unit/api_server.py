@@ -48,6 +48,7 @@ class ApiServer:
     """What it knows, what it shall do, and what it was asked."""
 
     kubernetes: Kubernetes
+    port: int
     pods: list[Document]
     refusal: tuple[int, str] | None = None
     page_pods: int = 500
@@ -78,6 +79,10 @@ class ApiServer:
 
     def end_watch(self) -> None:
         self._streams[-1].put(_END)
+
+    def end_watch_within_a_line(self) -> None:
+        self._streams[-1].put(b'{"type":"ADDED","obj')
+        self.end_watch()
 
     def cut_watch(self) -> None:
         self._streams[-1].put(_CUT)
@@ -154,7 +159,7 @@ def api_server(directory: Path, pods: list[Document]) -> Iterator[ApiServer]:
         server.daemon_threads = True
         file = directory / "kubeconfig"
         file.write_text(kubeconfig(f"http://127.0.0.1:{server.server_port}"))
-        api = ApiServer(Kubernetes(kubeconfig=file), pods)
+        api = ApiServer(Kubernetes(kubeconfig=file), server.server_port, pods)
         api.may_list.set()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.cli import _complete_target
 from loadtests.recording import Recording
+from tests.unit.api_server import api_server
 from tests.unit.recordings import answers, recording, write_recording
 
 RADSLO = (sys.executable, "-m", "loadtests.cli")
@@ -60,3 +62,35 @@ def test_the_verdict_is_printed_and_is_the_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (code, "")
     assert "FAIL: missed: Availability" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("kubeconfig", "error: the API server http://127.0.0.1:{port} refuses to tell of pods (HTTP 403: no); this"),
+        ("kubeconfig:staging", "error: kubeconfig {file} has no context 'staging': 'kubectl config"),
+    ],
+)
+def test_a_cluster_that_cannot_be_read_is_one_sentence_before_anything_begins(
+    tmp_path: Path, target: str, says: str
+) -> None:
+    with api_server(tmp_path, []) as api:
+        api.refusal = (403, "no")
+        done = subprocess.run(
+            [*RADSLO, "run", "smoke", "--target", target, "--recording", str(tmp_path / "run")],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | {"KUBECONFIG": str(api.kubernetes.kubeconfig)},
+        )
+    expected = says.format(port=api.port, file=api.kubernetes.kubeconfig)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_targets_complete_themselves() -> None:
+    assert [name for name, _ in _complete_target("")] == ["embedded", "local", "kubeconfig"]
+    assert [name for name, _ in _complete_target("k")] == ["kubeconfig"]

@@ -15,15 +15,18 @@ from loadtests.infer import GrpcioTransport
 from loadtests.messages import MODEL, OUTPUT_TYPES, SERVED_BY, read_answer
 from loadtests.null_server import answer as null_answer
 from loadtests.preflight import (
+    Capacity,
     Golden,
     PreflightError,
     calibrate_client,
     check_model,
+    find_capacity,
     known_answers,
     measure_capacity,
     null_server,
 )
-from scenarios.scenario import Kind
+from loadtests.target import Kubernetes, Target
+from scenarios.scenario import Kind, Scenario
 from tests.unit.test_generator import IMAGE, answer, scenario
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
@@ -133,6 +136,25 @@ def test_there_is_a_known_answer_to_every_question_of_the_mix_and_no_other(
         known: Golden = known_answers(transport, plan, {IMAGE: b"image"})
     assert set(known) == {(IMAGE, with_text) for with_text in texts}
     assert all(tensors["predictions"] == pytest.approx(np.full(5, 0.2)) for tensors in known.values())
+
+
+OF_CAPACITY = scenario(phases=[{"name": "spike", "duration_s": 1, "rate": {"capacity_ratio": 1.5}}])
+PODS = Target(name="k", grpc="nobody:1", kubernetes=Kubernetes())
+
+
+def capacity(target: Target, plan: Scenario = OF_CAPACITY) -> Capacity | None:
+    with serving(metadata(), right) as transport:
+        return find_capacity(transport, plan, {IMAGE: b"image"}, target, lambda _: None)
+
+
+def test_a_capacity_that_is_known_is_not_measured() -> None:
+    assert capacity(PODS.model_copy(update={"capacity_per_s": 10.0})) == Capacity(10.0, measured=False)
+    assert capacity(PODS, scenario()) is None
+
+
+def test_the_capacity_of_pods_is_not_measured_as_that_may_start_more_of_them() -> None:
+    with pytest.raises(PreflightError, match="may start more pods: give what the pods that run now serve"):
+        capacity(PODS)
 
 
 def test_a_capacity_that_nothing_answered_is_no_number() -> None:

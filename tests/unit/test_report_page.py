@@ -180,6 +180,21 @@ def test_a_run_can_be_played_again_from_the_page(tmp_path: Path) -> None:
     assert "radslo run burst --servers 2 --processes 2 --capacity-per-s 42" in page.text
 
 
+@pytest.mark.parametrize(("name", "said"), [("local", "local"), ("kubeconfig:a b", "'kubeconfig:a b'")])
+def test_a_run_against_a_cluster_can_be_played_again(tmp_path: Path, name: str, said: str) -> None:
+    target = {"name": name, "grpc": "dns:///triton:8001", "kubernetes": {}}
+    _, page = report_of(recording(answers(100), target=target), tmp_path)
+    assert f"radslo run literal --target {said} --processes 1" in page.text
+
+
+@pytest.mark.parametrize(("measured", "said"), [(True, ", measured before the run"), (False, ", as given"), (None, "")])
+def test_a_capacity_says_whether_it_was_measured(tmp_path: Path, *, measured: bool | None, said: str) -> None:
+    run = sample_run(tmp_path, 100, 30.0)
+    plan = run.plan.model_copy(update={"capacity_measured": measured})
+    _, page = report_of(replace(run, plan=plan), tmp_path)
+    assert re.search(rf"42 requests per second{said}(?!,)", page.text)
+
+
 def test_no_data_is_said_and_nothing_is_drawn(tmp_path: Path) -> None:
     _, page = report_of(empty_run(tmp_path), tmp_path)
     assert "NO DATA" in page.text

@@ -142,10 +142,11 @@ def test_a_watch_that_ends_in_good_order_is_taken_up_where_it_ended(tmp_path: Pa
     [
         (ApiServer.send_gone, "too old resource version"),
         (ApiServer.cut_watch, "broke off"),
+        (ApiServer.end_watch_within_a_line, "broke off within a line"),
         (lambda api: api.send_line('{"type":"ADDED"}'), "broke off"),
         (lambda api: api.send_line("<html>"), "broke off"),
     ],
-    ids=["gone", "cut", "not_an_event", "not_json"],
+    ids=["gone", "cut", "cut_in_good_order", "not_an_event", "not_json"],
 )
 def test_after_a_fault_the_pods_are_listed_anew_and_the_gap_has_two_ends(
     tmp_path: Path, fault: Callable[[ApiServer], None], says: str
@@ -256,6 +257,34 @@ def test_a_file_that_is_no_kubeconfig_is_one_sentence(tmp_path: Path, text: str)
     with pytest.raises(TargetError, match=r"^kubeconfig .*/config ") as refused:
         check_access(Kubernetes(kubeconfig=tmp_path / "config"))
     assert "\n" not in str(refused.value)
+
+
+def test_without_a_file_that_is_named_it_is_found_as_kubectl_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with pytest.raises(TargetError, match=r"there is no kubeconfig at ~/\.kube/config"):
+        check_access(Kubernetes())
+    with api_server(tmp_path, []) as api:
+        monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/gone:{tmp_path}/kubeconfig")
+        check_access(Kubernetes())
+        check_access(Kubernetes(context="here"))
+        assert len(api.lists) == 2
+
+
+def test_in_a_pod_its_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    with pytest.raises(
+        TargetError, match=r"of this pod's account cannot be used|https://127\.0\.0\.1:1 does not answer"
+    ):
+        check_access(Kubernetes())
+    with pytest.raises(TargetError, match="there is no kubeconfig"):
+        check_access(Kubernetes(context="staging"))
 
 
 # --- the watcher's rounds --------------------------------------------------------------------------------------------
