@@ -71,6 +71,13 @@ def kubectl(name: str, *arguments: str) -> Any:
     return json.loads(inside(name, "kubectl", *arguments, f"--namespace={NAMESPACE}", "--output=json"))
 
 
+def pod_restarts(name: str) -> dict[str, int]:
+    """Restarts of the ensemble's pods, by UID."""
+    pods = kubectl(name, "get", "pods", "--selector=app.kubernetes.io/name=triton")["items"]
+    told = {pod["metadata"]["uid"]: pod["status"]["containerStatuses"] for pod in pods}
+    return {uid: sum(each["restartCount"] for each in containers) for uid, containers in told.items()}
+
+
 @dataclass(frozen=True)
 class Machine:
     """All of this machine that a cluster could leave a trace in."""

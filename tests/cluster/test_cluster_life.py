@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import psutil
 import pytest
@@ -50,7 +49,8 @@ def test_a_second_cluster_runs_beside_the_first_and_goes_without_a_trace(cluster
     assert status(cluster.name)["problems"] == []
 
 
-def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace(cluster: Cluster) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace() -> None:
     before = look_at_machine()
     up(BESIDE)
     inside(BESIDE, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
@@ -104,7 +104,7 @@ def test_down_names_what_others_still_run_in_the_network_and_leaves_it_alone(clu
         visitor.wait()
 
 
-def test_a_stale_directory_of_something_else_is_made_good(tmp_path: Path) -> None:
+def test_a_stale_directory_of_something_else_is_made_good() -> None:
     """As a crash of the first `up` may leave it: processes recorded whose numbers others have now."""
     name = "stale"
     directory = Cluster(name).directory

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from deploy.local.cluster import Cluster
-from tests.cluster.clusters import kubectl, pids, status, up
+from tests.cluster.clusters import pids, pod_restarts, status, up
 
 COMPONENTS = (
     "etcd",
@@ -30,7 +30,7 @@ def test_every_component_is_among_those_that_are_killed_here(cluster: Cluster) -
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_killed_component_is_named_and_repaired(cluster: Cluster, component: str) -> None:
     before = pids(cluster.name)
-    pods = _pods(cluster.name)
+    pods = pod_restarts(cluster.name)
     killed = psutil.Process(before[component])
     killed.kill()
     psutil.wait_procs([killed])
@@ -42,7 +42,7 @@ def test_a_killed_component_is_named_and_repaired(cluster: Cluster, component: s
     after = pids(cluster.name)
     assert after[component] != before[component]
     assert {name for name in after if after[name] != before[name]} == {component}
-    assert _pods(cluster.name) == pods
+    assert pod_restarts(cluster.name) == pods
 
 
 def test_a_component_that_hangs_is_started_again(cluster: Cluster) -> None:
@@ -53,11 +53,3 @@ def test_a_component_that_hangs_is_started_again(cluster: Cluster) -> None:
     up(cluster.name)
     assert pids(cluster.name)["coredns"] != before["coredns"]
     assert status(cluster.name)["problems"] == []
-
-
-def _pods(name: str) -> dict[str, int]:
-    """Restarts by pod."""
-    pods = kubectl(name, "get", "pods", "--selector=app.kubernetes.io/name=triton")["items"]
-    return {
-        pod["metadata"]["uid"]: sum(each["restartCount"] for each in pod["status"]["containerStatuses"]) for pod in pods
-    }
