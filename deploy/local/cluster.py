@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ class Cluster:
 
     @property
     def cgroup(self) -> str:
-        """The cgroup that holds this cluster's pods, in every hierarchy."""
-        return f"radslo-{self.name}"
+        """The cgroup that holds this cluster's pods, in every hierarchy; other users may have one of the same name."""
+        return f"radslo-{self.name}-{hashlib.sha256(bytes(self.directory)).hexdigest()[:6]}"
 
     def log(self, component: str) -> Path:
         """The log of one component."""

@@ -18,7 +18,8 @@ from deploy.local.cluster import Cluster, state_directory
 from deploy.local.processes import holder
 
 RADSLO = str(Path(sys.executable).parent / "radslo")
-NAME = "test"
+NAME = "local"
+"""As users have it, so that `--target local` finds it; its directory is the tests' own."""
 NAMESPACE = "radstream"
 SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 

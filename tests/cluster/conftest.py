@@ -35,7 +35,10 @@ def no_run_outlives_its_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    up(NAME)
-    yield Cluster(NAME)
-    down(NAME, "--force")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster; a user's own of the same name stays out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RADSLO_STATE_DIR", str(tmp_path_factory.mktemp("state") / "clusters"))
+        up(NAME)
+        yield Cluster(NAME)
+        down(NAME, "--force")

@@ -82,6 +82,7 @@ def test_up_leaves_a_cluster_alone_that_works(cluster: Cluster) -> None:
     ]
 
 
+@pytest.mark.usefixtures("cluster")
 def test_down_twice_says_that_there_is_nothing() -> None:
     assert "does not exist" in down("never-made")
     assert not (state_directory() / "never-made").exists()
@@ -104,6 +105,7 @@ def test_down_names_what_others_still_run_in_the_network_and_leaves_it_alone(clu
         visitor.wait()
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_stale_directory_of_something_else_is_made_good() -> None:
     """As a crash of the first `up` may leave it: processes recorded whose numbers others have now."""
     name = "stale"

@@ -137,7 +137,7 @@ def start(command: list[str], directory: Path, *, port: int | None = None, alone
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=alone,
-        env=ENVIRONMENT | master_at(port or free_port()),
+        env=environment() | master_at(port or free_port()),
     )
     run = Run(process, directory, output)
     _STARTED.append(run)
@@ -153,7 +153,9 @@ def end_all() -> None:
 _STARTED: list[Run] = []
 
 
-ENVIRONMENT = os.environ | {"COLUMNS": "200"}
+def environment() -> dict[str, str]:
+    """What a command of ours is told; asked anew each time, as a test may have changed something."""
+    return os.environ | {"COLUMNS": "200"}
 
 
 def master_at(port: int) -> dict[str, str]:
@@ -189,7 +191,7 @@ def radslo(*arguments: str | Path, **environment: str) -> subprocess.CompletedPr
         text=True,
         timeout=240,
         check=False,
-        env=ENVIRONMENT | environment,
+        env=environment() | environment,
     )
 
 

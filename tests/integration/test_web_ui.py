@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.recording import Manifest, read_recording
-from tests.integration.runs import BIN, CHECKOUT, ENVIRONMENT, free_port, master_at
+from tests.integration.runs import BIN, CHECKOUT, environment, free_port, master_at
 from tests.integration.web_ui import WebUi, family_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -47,7 +47,7 @@ def web_ui(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebUi]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=ENVIRONMENT | master_at(free_port()),
+            env=environment() | master_at(free_port()),
         )
     ui = WebUi(process, f"http://127.0.0.1:{port}", tmp_path / "log")
     try:
