@@ -110,6 +110,7 @@ def _build(workshop: _Workshop, tag: str) -> Path:
         )
         raise ImageError(message)
     checkout = workshop.checkout
+    _uv(checkout)  # before anything takes time
     base = workshop.layer("base", contents.base_key(), lambda root: _fill_base(workshop, root))
     layers = [
         base,
@@ -130,7 +131,7 @@ def settings(tag: str) -> dict[str, object]:
         "StopSignal": "SIGTERM",
         "Labels": {
             "org.opencontainers.image.title": IMAGE_NAME,
-            "org.opencontainers.image.description": "RadStream ensemble on tritonserver 2.51, CPU, with stand-in networks",
+            "org.opencontainers.image.description": "RadStream ensemble on tritonserver 2.51, CPU, stand-in networks",
             "org.opencontainers.image.version": tag,
         },
     }
@@ -168,7 +169,16 @@ def _fill_server(workshop: _Workshop, base: Layer, root: Path) -> None:
     _run(
         [
             *_uv(workshop.checkout),
-            *("pip", "install", "--target", str(packages), "--python-version", contents.PYTHON, "--only-binary", ":all:"),
+            *(
+                "pip",
+                "install",
+                "--target",
+                str(packages),
+                "--python-version",
+                contents.PYTHON,
+                "--only-binary",
+                ":all:",
+            ),
             *("--no-deps", "--require-hashes", "--requirement", lock),
         ],
         "check the network and the package index, then start again",

@@ -80,9 +80,7 @@ def write_layout(directory: Path, layers: Sequence[Layer], settings: Mapping[str
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": _write_blob(blobs, _CONFIG_TYPE, config),
-        "layers": [
-            {"mediaType": _LAYER_TYPE, "digest": layer.digest, "size": layer.size_bytes} for layer in layers
-        ],
+        "layers": [{"mediaType": _LAYER_TYPE, "digest": layer.digest, "size": layer.size_bytes} for layer in layers],
     }
     descriptor = _write_blob(blobs, MANIFEST_TYPE, manifest)
     descriptor["annotations"] = {"org.opencontainers.image.ref.name": tag}

@@ -38,7 +38,9 @@ def push(layout: Path, registry_url: str, repository: str, tag: str, say: Say) -
     manifest = image.blob(digest).read_bytes()
     named = registry.ask("PUT", f"v2/{repository}/manifests/{tag}", {201}, {"Content-Type": MANIFEST_TYPE}, manifest)
     if named.headers.get("Docker-Content-Digest", digest) != digest:
-        message = f"{registry_url} stored {repository}:{tag} as something else than was sent; push it to another registry"
+        message = (
+            f"{registry_url} stored {repository}:{tag} as something else than was sent; push it to another registry"
+        )
         raise ImageError(message)
     say(f"{repository}:{tag} is in {registry_url}")
     return digest
