@@ -11,7 +11,7 @@ from pathlib import Path
 
 _CHUNK_BYTES = 2**20
 _COMPRESSION = 1
-"""Level 9 makes the layers 7 % smaller and takes seven times as long."""
+"""Of the server's 260 MB, level 1 makes 97 MB in 4 s and level 6 makes 87 MB in 10 s; unpacking takes 2 s."""
 
 
 @dataclass(frozen=True, slots=True)
