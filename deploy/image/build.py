@@ -117,24 +117,7 @@ def _build(workshop: _Workshop, tag: str) -> Path:
         workshop.layer("server", contents.server_key(checkout), lambda root: _fill_server(workshop, base, root)),
         workshop.layer("models", contents.models_key(checkout), lambda root: _fill_models(checkout, root)),
     ]
-    return write_layout(workshop.making / "layout", layers, settings(tag), tag).directory
-
-
-def settings(tag: str) -> dict[str, object]:
-    """Return what the image says of its containers."""
-    return {
-        "User": f"{contents.USER}:{contents.USER}",
-        "Entrypoint": list(contents.ENTRYPOINT),
-        "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
-        "WorkingDir": "/",
-        "ExposedPorts": {f"{port}/tcp": {} for port in (8000, 8001, 8002, 9400)},
-        "StopSignal": "SIGTERM",
-        "Labels": {
-            "org.opencontainers.image.title": IMAGE_NAME,
-            "org.opencontainers.image.description": "RadStream ensemble on tritonserver 2.51, CPU, stand-in networks",
-            "org.opencontainers.image.version": tag,
-        },
-    }
+    return write_layout(workshop.making / "layout", layers, contents.settings(tag), tag).directory
 
 
 # --- the layers ------------------------------------------------------------------------------------------------------

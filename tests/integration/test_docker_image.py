@@ -37,7 +37,7 @@ class Served:
 
     def get(self, path: str) -> int:
         """Return the status with which the server answers."""
-        with urllib.request.urlopen(f"http://{self.host}:{self.http_port}{path}", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://{self.host}:{self.http_port}{path}", timeout=10) as answer:
             status: int = answer.status
         return status
 

@@ -16,8 +16,7 @@ from ruamel.yaml import YAML
 from deploy.debian import DebianError, fetch, package_name
 from deploy.image import CHECKOUT, ImageError, cache_root, layer
 from deploy.image.__main__ import main
-from deploy.image.build import settings
-from deploy.image.contents import ENTRYPOINT, LOCK_FILE, content_tag
+from deploy.image.contents import ENTRYPOINT, LOCK_FILE, content_tag, settings
 from deploy.image.layout import Layout, write_archive, write_layout
 from deploy.image.pause import PAUSE_REFERENCE, pause_archive
 from deploy.image.pin import kustomization, pin, pinned_tag
