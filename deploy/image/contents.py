@@ -64,8 +64,8 @@ def models_key(checkout: Path = CHECKOUT) -> str:
 def content_tag(checkout: Path = CHECKOUT) -> str:
     """Return the image's tag, 12 hexadecimal digits of what it is made of.
 
-    That is `triton/`, the lock of the Python packages, the settings and the recipe. The versions of the Debian packages are not in
-    it: the tag has to be known, and pinned in manifests, without a network and on a machine without apt.
+    That is `triton/`, the lock of the Python packages, the settings and the recipe. The versions of the
+    Debian packages are not in it: the tag has to be known, and pinned in manifests, without a network and without apt.
     """
     keys = (base_key(), server_key(checkout), models_key(checkout), json.dumps(settings("")))
     return _key([key.encode() for key in keys])
