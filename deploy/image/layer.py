@@ -1,7 +1,7 @@
 """Layers of an image: a directory as a tar file that comes out the same, byte by byte, whoever packs it and when.
 
-They are not compressed. Compressors differ, so digests would between machines; and containerd pulls the image in 5 s, of
-which it would need 6 to 9 if it had to unzip it first (2 cores; gzip makes 130 MB of 340).
+They are not compressed. Compressors differ, so digests would between machines; and containerd pulls the image in 5 s,
+where unzipping would make it 6 to 9 (2 busy cores; gzip makes 130 MB of 340).
 """
 
 import hashlib
