@@ -166,7 +166,10 @@ def _fill_server(workshop: _Workshop, base: Layer, root: Path) -> None:
         ],
         "check the network and the package index, then start again",
     )
-    shutil.rmtree(packages / "bin", ignore_errors=True)  # commands for a Python that is elsewhere
+    # Commands for the Python that uv ran beside, and lists with their hashes: they would differ between machines.
+    shutil.rmtree(packages / "bin", ignore_errors=True)
+    for record in packages.glob("*.dist-info/RECORD"):
+        record.unlink()
     triton = packages / "pytriton/tritonserver"
     stub = triton / f"python_backend_stubs/{contents.PYTHON}/triton_python_backend_stub"
     stub.rename(triton / "backends/python" / stub.name)
