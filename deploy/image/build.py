@@ -110,30 +110,14 @@ def _build(workshop: _Workshop, tag: str) -> Path:
         )
         raise ImageError(message)
     checkout = workshop.checkout
+    _uv(checkout)  # before anything takes time
     base = workshop.layer("base", contents.base_key(), lambda root: _fill_base(workshop, root))
     layers = [
         base,
         workshop.layer("server", contents.server_key(checkout), lambda root: _fill_server(workshop, base, root)),
         workshop.layer("models", contents.models_key(checkout), lambda root: _fill_models(checkout, root)),
     ]
-    return write_layout(workshop.making / "layout", layers, settings(tag), tag).directory
-
-
-def settings(tag: str) -> dict[str, object]:
-    """Return what the image says of its containers."""
-    return {
-        "User": f"{contents.USER}:{contents.USER}",
-        "Entrypoint": list(contents.ENTRYPOINT),
-        "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
-        "WorkingDir": "/",
-        "ExposedPorts": {f"{port}/tcp": {} for port in (8000, 8001, 8002, 9400)},
-        "StopSignal": "SIGTERM",
-        "Labels": {
-            "org.opencontainers.image.title": IMAGE_NAME,
-            "org.opencontainers.image.description": "RadStream ensemble on tritonserver 2.51, CPU, with stand-in networks",
-            "org.opencontainers.image.version": tag,
-        },
-    }
+    return write_layout(workshop.making / "layout", layers, contents.settings(tag), tag).directory
 
 
 # --- the layers ------------------------------------------------------------------------------------------------------
@@ -182,7 +166,10 @@ def _fill_server(workshop: _Workshop, base: Layer, root: Path) -> None:
         ],
         "check the network and the package index, then start again",
     )
-    shutil.rmtree(packages / "bin", ignore_errors=True)  # commands for a Python that is elsewhere
+    # Commands for the Python that uv ran beside, and lists with their hashes: they would differ between machines.
+    shutil.rmtree(packages / "bin", ignore_errors=True)
+    for record in packages.glob("*.dist-info/RECORD"):
+        record.unlink()
     triton = packages / "pytriton/tritonserver"
     stub = triton / f"python_backend_stubs/{contents.PYTHON}/triton_python_backend_stub"
     stub.rename(triton / "backends/python" / stub.name)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.image import CHECKOUT, ImageError
+from deploy.image import CHECKOUT, IMAGE_NAME, ImageError
 
 PYTHON = "3.11"
 """numpy 1 has wheels for it, the server has a stub for it, and Debian 12 has it."""
@@ -24,8 +24,8 @@ ENTRYPOINT = ("/usr/bin/python3", "/opt/radstream/triton/serve.py")
 
 USER = 1000
 
-_RECIPE = 1
-"""Raise it when `build` makes something else of the same contents."""
+_RECIPE = 2
+"""Raise it when `build` makes something else of the same contents, or layers are kept in another form."""
 
 
 def model_files(checkout: Path = CHECKOUT) -> list[Path]:
@@ -64,11 +64,28 @@ def models_key(checkout: Path = CHECKOUT) -> str:
 def content_tag(checkout: Path = CHECKOUT) -> str:
     """Return the image's tag, 12 hexadecimal digits of what it is made of.
 
-    That is `triton/`, the lock of the Python packages, and the recipe. The versions of the Debian packages are not in
-    it: the tag has to be known, and pinned in manifests, without a network and on a machine without apt.
+    That is `triton/`, the lock of the Python packages, the settings and the recipe. The versions of the
+    Debian packages are not in it: the tag has to be known, and pinned in manifests, without a network and without apt.
     """
-    keys = (base_key(), server_key(checkout), models_key(checkout), json.dumps([ENTRYPOINT, USER]))
+    keys = (base_key(), server_key(checkout), models_key(checkout), json.dumps(settings("")))
     return _key([key.encode() for key in keys])
+
+
+def settings(tag: str) -> dict[str, object]:
+    """Return what the image says of its containers."""
+    return {
+        "User": f"{USER}:{USER}",
+        "Entrypoint": list(ENTRYPOINT),
+        "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
+        "WorkingDir": "/",
+        "ExposedPorts": {f"{port}/tcp": {} for port in (8000, 8001, 8002, 9400)},
+        "StopSignal": "SIGTERM",
+        "Labels": {
+            "org.opencontainers.image.title": IMAGE_NAME,
+            "org.opencontainers.image.description": "RadStream ensemble on tritonserver 2.51, CPU, stand-in networks",
+            "org.opencontainers.image.version": tag,
+        },
+    }
 
 
 def _key(parts: Sequence[bytes]) -> str:

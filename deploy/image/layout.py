@@ -16,7 +16,7 @@ from deploy.image.layer import Layer
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 Json = dict[str, Any]
 
@@ -74,7 +74,7 @@ def write_layout(directory: Path, layers: Sequence[Layer], settings: Mapping[str
         "architecture": "amd64",
         "os": "linux",
         "config": settings,
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
     }
     manifest = {
         "schemaVersion": 2,
