@@ -105,7 +105,8 @@ def run_inside(
     *,
     name: Name = "local",
     port: Annotated[
-        int, typer.Option(help="Port in there that answers on this machine's 127.0.0.1, for the Locust web UI.")
+        int,
+        typer.Option(help="Port in there that answers on this machine's 127.0.0.1, for the Locust web UI; 0: none."),
     ] = LOCUST_PORT,
 ) -> None:
     """Run a command in the cluster's network, with KUBECONFIG set and kubectl on the path."""

@@ -136,7 +136,7 @@ def command_inside(cluster: Cluster, command: Sequence[str]) -> list[str]:
     """
     first = holder(cluster)
     if first is None:
-        message = f"cluster {cluster.name} does not run; start it with: radslo cluster up"
+        message = f"cluster {cluster.name} does not run; start it with: radslo cluster up --name {cluster.name}"
         raise LocalClusterError(message)
     return ["nsenter", f"--net=/proc/{first.pid}/ns/net", "--", *command]
 
@@ -146,7 +146,7 @@ def inside(cluster: Cluster) -> Iterator[None]:
     """Be in the cluster's network for a while, with this thread only."""
     first = holder(cluster)
     if first is None:
-        message = f"cluster {cluster.name} does not run; start it with: radslo cluster up"
+        message = f"cluster {cluster.name} does not run; start it with: radslo cluster up --name {cluster.name}"
         raise LocalClusterError(message)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)

@@ -75,6 +75,9 @@ def _passed_on(running: subprocess.Popen[bytes]) -> Iterator[None]:
 @contextmanager
 def _shown(cluster: Cluster, port: int, say: Say) -> Iterator[None]:
     """Let 127.0.0.1:`port` of this machine lead to the same port inside, where something may come to listen."""
+    if not port:
+        yield
+        return
     listener = forward.listen(port)
     first = processes.holder(cluster)
     if listener is None or first is None:

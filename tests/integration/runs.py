@@ -181,7 +181,7 @@ def headless_locust(scenario: Path | str, directory: Path, *arguments: str | Pat
     return start([*command, *map(str, arguments), "--recording", str(directory)], directory, **how)
 
 
-def radslo(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def radslo(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A short command, to its end."""
     return subprocess.run(
         [str(BIN / "radslo"), *map(str, arguments)],
@@ -191,7 +191,7 @@ def radslo(*arguments: str | Path, **environment: str) -> subprocess.CompletedPr
         text=True,
         timeout=240,
         check=False,
-        env=environment() | environment,
+        env=environment() | variables,
     )
 
 
