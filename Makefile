@@ -12,8 +12,10 @@ help:  ## this list
 demo: setup  ## set everything up, run the main job, print the verdict and the path of its report
 	@$(RUN)/radslo demo
 
+# Most tests wait for servers and pods: two at a time. The cluster's have to build Kubernetes once, for which no test waits.
 test: setup lint  ## set everything up, run all checks and all tests
-	@$(RUN)/pytest
+	@$(RUN)/radslo cluster build --if-possible
+	@$(RUN)/pytest -n 2 --dist loadgroup
 
 setup: $(VENV)/.installed  ## install the project and the embedded Triton server, once
 	@$(RUN)/python -m deploy.embedded.install

@@ -37,6 +37,8 @@ _CONFIG: Final = Path(__file__).with_name("config")
 _OBJECTS: Final = Path(__file__).with_name("objects")
 _PATH: Final = "/run/radslo/tools:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.1
+_PATIENCE_S: Final = 15.0
+"""For a component that runs and does not answer: an API server takes this long to find its etcd again."""
 
 Say = Callable[[str], None]
 
@@ -95,7 +97,8 @@ class _Rise:
     def run(self) -> None:
         self._prepare()
         with processes.inside(self._cluster):
-            self._start("etcd", "containerd", "kube-apiserver")
+            self._start("etcd", "containerd")
+            self._start("kube-apiserver")
             self._start("kube-controller-manager", "kube-scheduler", "registry", "coredns", "prometheus")
             self._wait("the first service account", lambda: self._kubectl.finds("serviceaccount/default"))
             self._import_pause()
@@ -160,7 +163,7 @@ class _Rise:
 
     def _works_soon(self, component: Component) -> bool:
         """Give a component that runs a moment: it may be short of something else that was just started again."""
-        deadline_s = time.monotonic() + 5.0
+        deadline_s = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline_s:
             if self._works(component):
                 return True
