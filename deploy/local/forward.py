@@ -45,19 +45,20 @@ async def _serve(listener: socket.socket, port: int) -> None:
             writer.close()  # nothing listens inside, or not yet
             return
         await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        for end in (writer, far_writer):
+            end.close()
 
     async with await asyncio.start_server(connected, sock=listener) as server:
         await server.serve_forever()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on all that comes, then that no more will; what goes the other way goes on."""
     with contextlib.suppress(ConnectionError):
         while chunk := await reader.read(_CHUNK_BYTES):
             writer.write(chunk)
             await writer.drain()
-    with contextlib.suppress(ConnectionError):
-        writer.close()
-        await writer.wait_closed()
+        writer.write_eof()
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ class BuildProgress:
 Report = Callable[[BuildProgress], None]
 
 
-def missing_products(cache: Path) -> list[Product]:
+def missing_products(cache: Path, products: Sequence[Product] = PRODUCTS) -> list[Product]:
     """What is not in the cache yet."""
-    return [product for product in PRODUCTS if not (cache / product.directory_name).is_dir()]
+    return [product for product in products if not (cache / product.directory_name).is_dir()]
 
 
 def program(cache: Path, name: str) -> Path:
@@ -55,23 +55,23 @@ def program(cache: Path, name: str) -> Path:
     return cache / product.directory_name / name
 
 
-def ensure_built(cache: Path, report: Report) -> None:
+def ensure_built(cache: Path, report: Report, products: Sequence[Product] = PRODUCTS) -> None:
     """Build what is missing.
 
     Raises:
         LocalClusterError: no disk space, no package index, or the compiler refuses.
     """
-    if not missing_products(cache):
+    if not missing_products(cache, products):
         return
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / "building"
     with _only_builder(cache):
-        missing = missing_products(cache)
+        missing = missing_products(cache, products)
         if not missing:
             return
         _check_machine(cache, work)
         work.mkdir(exist_ok=True)
-        clock = _Clock(missing, report)
+        clock = Clock(missing, report)
         go = _toolchain(work, clock)
         for product in missing:
             _build(product, go, work, cache, clock)
@@ -104,15 +104,16 @@ def _only_builder(cache: Path) -> Iterator[None]:
 # --- the clock -----------------------------------------------------------------------------------------------------
 
 
-class _Clock:
+class Clock:
     """Turns what was done into what is left, by the speed that this machine has shown so far."""
 
-    def __init__(self, products: Sequence[Product], report: Report) -> None:
-        self._report = report
+    def __init__(self, products: Sequence[Product], report: Report, now: Callable[[], float] = time.monotonic) -> None:
+        """Take what is to be built, whom to tell, and the clock to read."""
+        self._report, self._now = report, now
         self._left_s = {product.name: product.reference_s for product in products}
         self._total_s = sum(self._left_s.values())
         self._done_s = 0.0
-        self._started_s = time.monotonic()
+        self._started_s = now()
         self._paused_s = 0.0
 
     def known(self, product: Product, reference_s: float) -> None:
@@ -123,27 +124,28 @@ class _Clock:
     def tell(self, product: str, step: str, share: float = 0.0) -> None:
         """Report that `share` of the product's work is done."""
         done_s = self._done_s + share * self._left_s.get(product, 0.0)
-        elapsed_s = time.monotonic() - self._started_s - self._paused_s
+        elapsed_s = self._now() - self._started_s - self._paused_s
         known = done_s > min(20.0, self._total_s / 10)
         left_s = elapsed_s / done_s * (self._total_s - done_s) if known else None
         self._report(BuildProgress(product, step, min(done_s / self._total_s, 1.0), left_s))
 
     def finished(self, product: Product) -> None:
+        """Count a product as done."""
         self._done_s += self._left_s[product.name]
         self.tell(product.name, "built")
 
     @contextlib.contextmanager
     def downloading(self) -> Iterator[None]:
         """Leave out time that says nothing of the compiler's speed."""
-        started_s = time.monotonic()
+        started_s = self._now()
         yield
-        self._paused_s += time.monotonic() - started_s
+        self._paused_s += self._now() - started_s
 
 
 # --- building ------------------------------------------------------------------------------------------------------
 
 
-def _toolchain(work: Path, clock: _Clock) -> Path:
+def _toolchain(work: Path, clock: Clock) -> Path:
     """The pinned Go of the package index; whatever Go the machine has stays out of it."""
     home = work / "toolchain"
     go = home / "go/bin/go"
@@ -185,7 +187,7 @@ def _environment(work: Path) -> dict[str, str]:
     }
 
 
-def _build(product: Product, go: Path, work: Path, cache: Path, clock: _Clock) -> None:
+def _build(product: Product, go: Path, work: Path, cache: Path, clock: Clock) -> None:
     environment = _environment(work)
     clock.tell(product.name, "downloading sources")
     with clock.downloading():
@@ -212,7 +214,7 @@ def _build(product: Product, go: Path, work: Path, cache: Path, clock: _Clock) -
     clock.finished(product)
 
 
-def _follow(lines: Iterator[str], product: Product, stale: int, clock: _Clock, problems: object) -> None:
+def _follow(lines: Iterator[str], product: Product, stale: int, clock: Clock, problems: object) -> None:
     """Count packages as the compiler names them; whatever else it says is kept for the error."""
     count = 0
     for line in lines:

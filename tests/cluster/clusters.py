@@ -21,6 +21,7 @@ RADSLO = str(Path(sys.executable).parent / "radslo")
 NAME = "local"
 """As users have it, so that `--target local` finds it; its directory is the tests' own."""
 NAMESPACE = "radstream"
+CGROUPS = Path("/sys/fs/cgroup")
 SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 
 
@@ -92,14 +93,19 @@ class Machine:
     directories: frozenset[str]
 
 
-def look_at_machine() -> Machine:
+def look_at_machine(name: str) -> Machine:
+    """This machine as it is; of the cgroups those that a cluster of this name has, or that a kubelet makes."""
     links = json.loads(subprocess.run(["ip", "-json", "address"], capture_output=True, text=True, check=True).stdout)
     return Machine(
         mounts=frozenset(" ".join(line.split()[2:5]) for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         links=frozenset(link["ifname"] for link in links),
         addresses=frozenset(address["local"] for link in links for address in link["addr_info"]),
         routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
-        cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()),
+        cgroups=frozenset(
+            str(path)
+            for pattern in (Cluster(name).cgroup, "kubepods*")
+            for path in [*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}")]
+        ),
         sysctls=tuple(Path("/proc/sys", name).read_text() for name in SYSCTLS),
         directories=frozenset(str(path) for path in _places() if path.exists()),
     )

@@ -29,12 +29,12 @@ BESIDE = "beside"
 
 def test_a_second_cluster_runs_beside_the_first_and_goes_without_a_trace(cluster: Cluster) -> None:
     """Also each trap of taking one down: order of ending, cgroups of pods, three sysctls of the kubelet."""
-    before, neighbours = look_at_machine(), pids(cluster.name)
+    before, neighbours = look_at_machine(BESIDE), pids(cluster.name)
 
     up(BESIDE)
     assert len(kubectl(BESIDE, "get", "pods")["items"]) == 1
     assert status(BESIDE)["problems"] == []
-    meanwhile = look_at_machine()
+    meanwhile = look_at_machine(BESIDE)
     assert meanwhile.sysctls == before.sysctls
     assert meanwhile.mounts == before.mounts
     assert meanwhile.links == before.links
@@ -44,14 +44,14 @@ def test_a_second_cluster_runs_beside_the_first_and_goes_without_a_trace(cluster
 
     down(BESIDE)
     assert ours.left() == []
-    assert look_at_machine() == before
+    assert look_at_machine(BESIDE) == before
     assert pids(cluster.name) == neighbours
     assert status(cluster.name)["problems"] == []
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace() -> None:
-    before = look_at_machine()
+    before = look_at_machine(BESIDE)
     up(BESIDE)
     inside(BESIDE, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
     first = inhabitants(BESIDE).processes[0]
@@ -69,7 +69,7 @@ def test_a_cluster_that_was_killed_comes_back_or_goes_without_a_trace() -> None:
     psutil.wait_procs(again.processes)
     assert again.left() == []
     down(BESIDE)
-    assert look_at_machine() == before
+    assert look_at_machine(BESIDE) == before
 
 
 def test_up_leaves_a_cluster_alone_that_works(cluster: Cluster) -> None:
