@@ -131,7 +131,7 @@ def _named_target(text: str) -> Target:
         return _local()
     if text == K3S:
         msg = (
-            f"target '{K3S}' lives only as long as one run that starts it: use 'radslo run SCENARIO --target {K3S}', or "
+            f"target '{K3S}' is there only for the run that starts it: use 'radslo run SCENARIO --target {K3S}', "
             f"'{EMBEDDED}', or a cluster that stays, '{LOCAL}' or '{KUBECONFIG}'"
         )
         raise TargetError(msg)

@@ -270,7 +270,7 @@ def _configuration(kubernetes: Kubernetes) -> Configuration:
     """
     configuration = Configuration()
     configuration.retries = False
-    configuration.connection_pool_maxsize = _CONNECTIONS
+    configuration.connection_pool_maxsize = _CONNECTIONS  # type: ignore[attr-defined]  # unknown to its stubs
     place = str(kubernetes.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
     there = any(Path(part).expanduser().is_file() for part in place.split(os.pathsep) if part)
     try:

@@ -352,9 +352,7 @@ def test_metrics_that_the_api_server_cannot_fetch_are_a_row_that_says_why(tmp_pa
             api.refusal = (403, "pods/proxy is forbidden")
             assert until(lambda: watcher.round() or len(rows(tmp_path / "watch.jsonl")) > 1)  # type: ignore[func-returns-value]
         first, *_, last = [row["detail"] for row in rows(tmp_path / "watch.jsonl") if row["event"] == "scrape_failed"]
-        assert first == (
-            "triton: the API server cannot fetch the metrics of a:8002 (HTTP 503: no answer from a:8002)"
-        )
+        assert first == ("triton: the API server cannot fetch the metrics of a:8002 (HTTP 503: no answer from a:8002)")
         assert last == (
             "triton: the API server cannot fetch the metrics of a:8002 (HTTP 403: pods/proxy is forbidden); "
             "this account has to get pods/proxy in namespace radstream"

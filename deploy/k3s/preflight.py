@@ -1,0 +1,55 @@
+"""Whether this machine can start K3s in Docker; every obstacle is one sentence that says what to use instead."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final
+
+from deploy.k3s import K3sError
+
+_INSTEAD: Final = (
+    "use --target embedded (no Docker, no root), --target local (root on Linux, no Docker), or --target kubeconfig for "
+    "a cluster that you have"
+)
+_HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def check() -> None:
+    """Return if K3s can be started here, as far as one can tell without doing it.
+
+    Raises:
+        K3sError: it cannot.
+    """
+    obstacle = why_not()
+    if obstacle:
+        raise K3sError(obstacle)
+
+
+def why_not() -> str | None:
+    """Why this machine cannot start K3s, or None."""
+    obstacle = _obstacle()
+    return obstacle and f"K3s in Docker cannot be started here: {obstacle}; {_INSTEAD}"
+
+
+def _obstacle() -> str | None:
+    if find_spec("testcontainers") is None:
+        return "the package testcontainers is missing (pip install 'radslo[docker]')"
+    # Only now: it need not be installed.
+    from docker.errors import DockerException  # noqa: PLC0415
+    from testcontainers.core.config import ConnectionMode  # noqa: PLC0415
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
+
+    try:
+        docker = DockerClient()
+        info = docker.client.info()
+    except DockerException as error:
+        return f"no Docker daemon answers ({' '.join(str(error).split())[:200]})"
+    try:
+        if docker.get_connection_mode() != ConnectionMode.docker_host or docker.host() not in _HERE:
+            return f"its Docker daemon runs elsewhere ({docker.host()}), and K3s is reached by 127.0.0.1 only"
+    finally:
+        docker.client.close()
+    system, machine = info.get("OSType"), info.get("Architecture")
+    if (system, machine) != ("linux", "x86_64"):
+        return f"its Docker runs containers of {system} {machine}, and the ensemble's image is of linux x86_64"
+    return None
