@@ -45,11 +45,14 @@ def _obstacle() -> str | None:
     except DockerException as error:
         return f"no Docker daemon answers ({' '.join(str(error).split())[:200]})"
     try:
-        if docker.get_connection_mode() != ConnectionMode.docker_host or docker.host() not in _HERE:
-            return f"its Docker daemon runs elsewhere ({docker.host()}), and K3s is reached by 127.0.0.1 only"
+        host, is_of_host = docker.host(), docker.get_connection_mode() == ConnectionMode.docker_host
     finally:
         docker.client.close()
     system, machine = info.get("OSType"), info.get("Architecture")
     if (system, machine) != ("linux", "x86_64"):
         return f"its Docker runs containers of {system} {machine}, and the ensemble's image is of linux x86_64"
+    if host not in _HERE:
+        return f"its Docker daemon runs elsewhere ({host}), and K3s is reached by 127.0.0.1 only"
+    if not is_of_host:
+        return "this is a container itself, and the ports that Docker publishes are on the 127.0.0.1 of its host"
     return None
