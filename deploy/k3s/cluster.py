@@ -20,16 +20,21 @@ from deploy.image.layout import Layout, write_archive
 from deploy.image.pin import checked_tag
 from deploy.k3s import K3sError
 from deploy.k3s.preflight import check
-from deploy.k3s.server import API_PORT, GRPC_PORT, K3S_IMAGE, KEDA_MANIFEST, published_ports, server_command
+from deploy.k3s.server import (
+    API_PORT,
+    DEVICE_TIMES,
+    GRPC_PORT,
+    K3S_IMAGE,
+    KEDA_MANIFEST,
+    published_ports,
+    server_command,
+)
 from deploy.k3s.target import write_target
 from deploy.local.target import NAMESPACE
 
 _MANIFESTS: Final = Path(__file__).parents[1] / "kubernetes"
 _INSIDE: Final = "/radslo"
 _ADMIN: Final = "/etc/rancher/k3s/k3s.yaml"
-_DEVICE_TIMES: Final = (
-    "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='RADSTREAM_DEVICE_TIMES')].value}"  # one container each
-)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def running(say: Say) -> Iterator[Path]:
                 inside.run("cat", _ADMIN),
                 k3s.get_exposed_port(API_PORT),
                 k3s.get_exposed_port(GRPC_PORT),
-                inside.kubectl("get", "deployment/triton", f"--namespace={NAMESPACE}", f"--output={_DEVICE_TIMES}"),
+                inside.kubectl("get", "deployment/triton", f"--namespace={NAMESPACE}", f"--output={DEVICE_TIMES}"),
             )
 
 

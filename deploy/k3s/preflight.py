@@ -37,13 +37,13 @@ def _obstacle() -> str | None:
     # Only now: it need not be installed.
     from docker.errors import DockerException  # noqa: PLC0415
     from testcontainers.core.config import ConnectionMode  # noqa: PLC0415
-    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
+    from testcontainers.core.docker_client import DockerClient, get_docker_host  # noqa: PLC0415
 
     try:
         docker = DockerClient()
         info = docker.client.info()
     except DockerException as error:
-        return f"no Docker daemon answers ({' '.join(str(error).split())[:200]})"
+        return f"no Docker daemon answers at {get_docker_host() or 'unix:///var/run/docker.sock'} ({_reason(error)})"
     try:
         host, is_of_host = docker.host(), docker.get_connection_mode() == ConnectionMode.docker_host
     finally:
@@ -56,3 +56,13 @@ def _obstacle() -> str | None:
     if not is_of_host:
         return "this is a container itself, and the ports that Docker publishes are on the 127.0.0.1 of its host"
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, which docker-py and two libraries below it wrap."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__cause__ or link.__context__
+    return " ".join(str(error).split())[:200]

@@ -16,6 +16,8 @@ KEDA_MANIFEST: Final = (
 API_PORT: Final = 6443
 GRPC_PORT: Final = 30801
 """The node's port in deploy/kubernetes/overlays/k3s/nodeport.yaml."""
+DEVICE_TIMES: Final = "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='RADSTREAM_DEVICE_TIMES')].value}"
+"""Where the Deployment of the pods says them."""
 
 
 def server_command(profile: HpaProfile) -> list[str]:

@@ -1,9 +1,11 @@
-"""K3s in Docker, as far as it can be proven without Docker: overlay, command, ports, target file, what people are told."""
+"""K3s in Docker, as far as it can be proven without: overlay, command, ports, target file, what a user is told."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +16,25 @@ import pytest
 from docker.utils import convert_port_bindings
 from ruamel.yaml import YAML
 
-from deploy.k3s.server import API_PORT, GRPC_PORT, K3S_IMAGE, KEDA_MANIFEST, published_ports, server_command
+from deploy.image import ImageError
+from deploy.image.contents import content_tag
+from deploy.image.pin import checked_tag
+from deploy.k3s.server import (
+    API_PORT,
+    DEVICE_TIMES,
+    GRPC_PORT,
+    K3S_IMAGE,
+    KEDA_MANIFEST,
+    published_ports,
+    server_command,
+)
 from deploy.k3s.target import write_target
 from deploy.local.components import HPA_FLAGS
 from deploy.local.products import KEDA_VERSION, KUBERNETES_VERSION, PROMETHEUS_VERSION
+from deploy.local.target import capacity_per_s
 from loadtests.target import Kubernetes, TargetError, read_target
 from tests.unit.docker_api import docker_api
-from tests.unit.manifests import CHECKOUT, KUBERNETES, Object, container, one, pod, ports, rendered
+from tests.unit.manifests import CHECKOUT, KUBERNETES, Object, container, kubectl, one, pod, ports, rendered
 from tests.unit.test_manifests_overlays import leaves
 
 K3S: Final = "k3s"
@@ -161,6 +175,24 @@ def test_versions_are_those_of_the_local_cluster() -> None:
     assert container(K3S, "prometheus")["image"] == f"prom/prometheus:v{module[1]}.{module[2]}.{module[3]}"
 
 
+def test_the_device_times_are_found_where_they_are_looked_for() -> None:
+    command = [kubectl(), "label", "--local", "--filename=-", "a=b", f"--output={DEVICE_TIMES}"]
+    text = json.dumps(one(K3S, "Deployment"))
+    found = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    assert capacity_per_s(found) == 10
+
+
+def test_an_image_other_than_the_manifests_name_is_told(tmp_path: Path) -> None:
+    overlay, lock = "deploy/kubernetes/overlays/local/kustomization.yaml", "deploy/embedded/requirements.lock"
+    for name in (overlay, lock, "triton/serve.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, tmp_path / name)
+    with pytest.raises(
+        ImageError, match=rf"name image {checked_tag('local')}, but .* makes {content_tag(tmp_path)}; run"
+    ):
+        checked_tag("local", tmp_path)
+
+
 # --- the target ------------------------------------------------------------------------------------------------------
 
 
@@ -193,12 +225,11 @@ def radslo_run(directory: Path, *interpreter: str, **environment: str) -> subpro
 def test_without_a_docker_daemon_it_is_one_sentence_that_names_other_targets(tmp_path: Path) -> None:
     done = radslo_run(tmp_path, "-m", "loadtests.cli", DOCKER_HOST="unix:///nonexistent")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: K3s in Docker cannot be started here: no Docker daemon answers (")
-    assert done.stderr.endswith(
-        "); use --target embedded (no Docker, no root), --target local (root on Linux, no Docker), or --target "
-        "kubeconfig for a cluster that you have\n"
+    assert done.stderr == (
+        "error: K3s in Docker cannot be started here: no Docker daemon answers at unix:///nonexistent (No such file "
+        "or directory); use --target embedded (no Docker, no root), --target local (root on Linux, no Docker), or "
+        "--target kubeconfig for a cluster that you have\n"
     )
-    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
