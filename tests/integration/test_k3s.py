@@ -40,7 +40,9 @@ def docker() -> None:
 
 def ended(run: Run) -> tuple[int, str]:
     code, output = run.end(UP_S)
-    if "Docker does not start" in output and any(word in output.partition("it has to")[0] for word in REFUSED):
+    if "Docker does not start" in output and any(
+        word in output.partition("it has to be pulled")[0] for word in REFUSED
+    ):
         pytest.skip(output.strip())
     return code, output
 
