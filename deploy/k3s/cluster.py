@@ -77,8 +77,8 @@ def _started() -> Iterator[K3SContainer]:
         except (DockerException, OSError) as error:
             words = str(error).partition("Hint:")[0]  # what follows is for programmers
             message = (
-                f"Docker does not start {K3S_IMAGE}: {_short(words)}; it has to be pulled from docker.io once, and to run "
-                "privileged: see whether 'docker run --privileged' works here"
+                f"Docker does not start {K3S_IMAGE}: {_short(words)}; it has to be pulled from docker.io once, and to "
+                "run privileged: see whether 'docker run --privileged' works here"
             )
             raise K3sError(message) from error
         yield container

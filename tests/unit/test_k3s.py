@@ -33,7 +33,7 @@ from deploy.local.components import HPA_FLAGS
 from deploy.local.products import KEDA_VERSION, KUBERNETES_VERSION, PROMETHEUS_VERSION
 from deploy.local.target import capacity_per_s
 from loadtests.target import Kubernetes, TargetError, read_target
-from tests.unit.docker_api import docker_api
+from tests.unit.docker_api import REFUSAL, docker_api
 from tests.unit.manifests import CHECKOUT, KUBERNETES, Object, container, kubectl, one, pod, ports, rendered
 from tests.unit.test_manifests_overlays import leaves
 
@@ -193,6 +193,34 @@ def test_an_image_other_than_the_manifests_name_is_told(tmp_path: Path) -> None:
         checked_tag("local", tmp_path)
 
 
+def test_docker_is_asked_for_a_privileged_k3s_on_loopback_and_what_it_made_is_removed_when_it_does_not_start() -> None:
+    with docker_api({}) as docker:
+        done = subprocess.run(
+            [sys.executable, "-c", "from deploy.k3s.cluster import _started\nwith _started(): pass"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ
+            | {
+                "DOCKER_HOST": docker.host,
+                "TESTCONTAINERS_RYUK_DISABLED": "true",
+                "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
+            },
+        )
+    (asked,) = docker.created
+    assert (asked["Image"], asked["Cmd"]) == (K3S_IMAGE, server_command("fast"))
+    assert asked["HostConfig"]["Privileged"] is True
+    assert {each["HostIp"] for bindings in asked["HostConfig"]["PortBindings"].values() for each in bindings} == {
+        "127.0.0.1"
+    }
+    assert asked["ExposedPorts"].keys() == {"6443/tcp", "30801/tcp"}
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"deploy.k3s.K3sError: Docker does not start {K3S_IMAGE}: ")
+    assert REFUSAL in said
+    assert len(docker.removed) == 1
+
+
 # --- the target ------------------------------------------------------------------------------------------------------
 
 
@@ -248,13 +276,12 @@ def test_without_testcontainers_it_is_one_sentence_that_says_what_to_install(tmp
 
 
 def test_a_daemon_on_another_machine_or_of_another_kind_is_told(tmp_path: Path) -> None:
-    with docker_api({"OSType": "linux", "Architecture": "aarch64"}) as host:
-        done = radslo_run(tmp_path, "-m", "loadtests.cli", DOCKER_HOST=host)
+    with docker_api({"OSType": "linux", "Architecture": "aarch64"}) as docker:
+        done = radslo_run(tmp_path, "-m", "loadtests.cli", DOCKER_HOST=docker.host)
     assert "its Docker runs containers of linux aarch64, and the ensemble's image is of linux x86_64" in done.stderr
-    with docker_api({"OSType": "linux", "Architecture": "x86_64"}) as host:
-        elsewhere = radslo_run(
-            tmp_path, "-m", "loadtests.cli", DOCKER_HOST=host, TESTCONTAINERS_HOST_OVERRIDE="docker.example"
-        )
+    with docker_api({"OSType": "linux", "Architecture": "x86_64"}) as docker:
+        override = {"DOCKER_HOST": docker.host, "TESTCONTAINERS_HOST_OVERRIDE": "docker.example"}
+        elsewhere = radslo_run(tmp_path, "-m", "loadtests.cli", **override)
     assert "its Docker daemon runs elsewhere (docker.example), and K3s is reached by 127.0.0.1 only" in elsewhere.stderr
     assert (done.returncode, elsewhere.returncode) == (2, 2)
 
