@@ -10,7 +10,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TextIO
@@ -21,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.local.cli import app as cluster
-from loadtests.target import EMBEDDED, KUBECONFIG, LOCAL, LOCAL_TARGET_VARIABLE
+from loadtests.target import EMBEDDED, K3S, KUBECONFIG, LOCAL, LOCAL_TARGET_VARIABLE
 
 # What a verb needs it imports itself: with pandas, matplotlib and scipy up here, --help and completion take seconds.
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _complete_target(incomplete: str) -> Iterable[tuple[str, str]]:
     known = {
         EMBEDDED: "Triton servers started here",
         LOCAL: "a Kubernetes cluster on this machine, started if need be",
+        K3S: "a Kubernetes cluster in Docker, for this run",
         KUBECONFIG: "a cluster of yours; kubeconfig:CONTEXT for another than the current one",
     }
     return [(name, what) for name, what in known.items() if name.startswith(incomplete)]
@@ -75,7 +77,7 @@ RunArgument = Annotated[
 Targets = Annotated[
     str,
     typer.Option(
-        help="'embedded', 'local', 'kubeconfig[:CONTEXT]', HOST:PORT, dns:///NAME:PORT, or a target file.",
+        help="'embedded', 'local', 'k3s', 'kubeconfig[:CONTEXT]', HOST:PORT, dns:///NAME:PORT, or a target file.",
         autocompletion=_complete_target,
         metavar="TARGET",
     ),
@@ -96,6 +98,7 @@ ObjectivesFile = Annotated[
 
       radslo run smoke
       radslo run burst --target local
+      radslo run burst --target k3s
       radslo run baseline --target kubeconfig:staging
       radslo run my.yaml --target dns:///triton.radstream:8001
       radslo run soak --target target.yaml --processes 4
@@ -122,22 +125,23 @@ def run(
     _check_scenario(scenario)
     if target == LOCAL:
         _enter_local_cluster()
-    if target != EMBEDDED:
-        _check_target(target)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    options = RunOptions(
-        scenario=scenario,
-        target=target,
-        servers=servers,
-        device_times=device_times,
-        processes=processes,
-        metrics_urls=tuple(metrics_url or ()),
-        gpu_metrics_urls=tuple(gpu_metrics_url or ()),
-        capacity_per_s=capacity_per_s,
-        recording=recording or runs_dir / f"{stamp}-{Path(scenario).stem}",
-    )
     console = Console()
-    directory = record(options, console)
+    with _k3s_cluster() if target == K3S else nullcontext(target) as reached:
+        if reached != EMBEDDED:
+            _check_target(reached)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        options = RunOptions(
+            scenario=scenario,
+            target=reached,
+            servers=servers,
+            device_times=device_times,
+            processes=processes,
+            metrics_urls=tuple(metrics_url or ()),
+            gpu_metrics_urls=tuple(gpu_metrics_url or ()),
+            capacity_per_s=capacity_per_s,
+            recording=recording or runs_dir / f"{stamp}-{Path(scenario).stem}",
+        )
+        directory = record(options, console)
     if check:
         raise typer.Exit(exit_code(_judge_and_report(directory, console).outcome))
     console.print(f"recorded {directory}; judge it with: radslo check {directory}", soft_wrap=True)
@@ -182,6 +186,25 @@ def _enter_local_cluster() -> None:
         ensure_up(Cluster(), say, report)
     sys.stdout.flush()
     go_on_inside(Cluster(), [sys.executable, *sys.orig_argv[1:]])
+
+
+@contextmanager
+def _k3s_cluster() -> Iterator[str]:
+    """A K3s cluster that is there while this is open; its target file.
+
+    Raises:
+        K3sError: there is no Docker to start one in, or it does not come up.
+    """
+    from deploy.k3s.preflight import check
+
+    check()
+    from deploy.k3s.cluster import running  # needs testcontainers, which is there now
+    from deploy.local.cli import progress
+
+    with ExitStack() as stack:
+        with progress(Console(stderr=True)) as (say, _):
+            file = stack.enter_context(running(say))
+        yield str(file)
 
 
 @app.command(epilog="Example:  radslo check runs/20261124T120000Z-smoke --junit junit.xml")
@@ -308,13 +331,14 @@ def _print_verdict(recorded: Recording, verdict: RunVerdict, console: Console) -
 
 def _users_mistakes() -> tuple[type[Exception], ...]:
     from deploy.image import ImageError
+    from deploy.k3s import K3sError
     from deploy.local import LocalClusterError
     from loadtests.recording import RecordingError
     from loadtests.target import TargetError
     from scenarios.scenario import ScenarioError
     from slo_checks.objectives import ObjectiveError
 
-    return ScenarioError, TargetError, RecordingError, ObjectiveError, ImageError, LocalClusterError, OSError
+    return ScenarioError, TargetError, RecordingError, ObjectiveError, ImageError, K3sError, LocalClusterError, OSError
 
 
 class _Unheard(io.FileIO):

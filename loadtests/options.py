@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 TARGETS: Final = (
-    "'embedded' (servers started here), 'local' (a cluster on this machine), 'kubeconfig[:CONTEXT]' (a cluster of "
-    "yours), HOST:PORT, dns:///NAME:PORT, or a file"
+    "'embedded' (servers started here), 'local' (a cluster on this machine), 'k3s' (one in Docker, by 'radslo run' "
+    "only), 'kubeconfig[:CONTEXT]' (a cluster of yours), HOST:PORT, dns:///NAME:PORT, or a file"
 )
 
 

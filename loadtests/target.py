@@ -19,6 +19,7 @@ EMBEDDED: Final = "embedded"
 LOCAL: Final = "local"
 LOCAL_TARGET_VARIABLE: Final = "RADSLO_LOCAL_TARGET"
 """Names the target file of the local cluster, where this process runs in its network."""
+K3S: Final = "k3s"
 KUBECONFIG: Final = "kubeconfig"
 _FILE_ENDINGS: Final = frozenset({".json", ".yaml", ".yml"})
 
@@ -62,6 +63,8 @@ class Kubernetes(Strict):
 
     Without a ``kubeconfig`` it is found as kubectl finds it; without a ``context`` it is the current one.
     ``gpu_metrics_port`` is null where GPUs have no exporter in the pod itself.
+    ``through_api_server``: pods cannot be reached from here, so the API server fetches their metrics; the account needs
+    to ``get`` ``pods/proxy`` for that.
     """
 
     kubeconfig: Annotated[Path | None, Field(strict=False)] = None
@@ -70,6 +73,7 @@ class Kubernetes(Strict):
     selector: Text = "app.kubernetes.io/name=triton"
     metrics_port: int = Field(default=8002, gt=0, lt=2**16)
     gpu_metrics_port: int | None = Field(default=None, gt=0, lt=2**16)
+    through_api_server: bool = False
 
 
 class Target(Strict):
@@ -125,6 +129,12 @@ def _named_target(text: str) -> Target:
     kind, colon, context = text.partition(":")
     if text == LOCAL:
         return _local()
+    if text == K3S:
+        msg = (
+            f"target '{K3S}' is there only for the run that starts it: use 'radslo run SCENARIO --target {K3S}', "
+            f"'{EMBEDDED}', or a cluster that stays, '{LOCAL}' or '{KUBECONFIG}'"
+        )
+        raise TargetError(msg)
     if kind == KUBECONFIG and (context or not colon):
         kubernetes = Kubernetes(context=context or None)
         address = f"dns:///triton-headless.{kubernetes.namespace}.svc.cluster.local:8001"
@@ -157,8 +167,8 @@ def _of_address(text: str) -> Target:
     address = text.removeprefix("grpc://")
     if not re.search(r":\d+$", address):
         msg = (
-            f"target '{text}' has no port: write HOST:8001, dns:///NAME:8001, a target file, '{EMBEDDED}', '{LOCAL}' "
-            f"or '{KUBECONFIG}[:CONTEXT]'"
+            f"target '{text}' has no port: write HOST:8001, dns:///NAME:8001, a target file, '{EMBEDDED}', '{LOCAL}', "
+            f"'{K3S}' or '{KUBECONFIG}[:CONTEXT]'"
         )
         raise TargetError(msg)
     return Target(name=address, grpc=address)

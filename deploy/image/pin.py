@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from deploy.image import CHECKOUT, IMAGE_NAME, ImageError
+from deploy.image.contents import content_tag
 
 OVERLAYS = ("eks", "local")
 _ENTRY = re.compile(rf"^(\s*)- name:\s*[\"']?{IMAGE_NAME}[\"']?\s*$")
@@ -26,6 +27,22 @@ def pinned_tag(overlay: str, checkout: Path = CHECKOUT) -> str:
     match = _TAG.match(lines[_tag_line(path, lines)])
     assert match is not None  # noqa: S101 - _tag_line found it with this
     return match[2]
+
+
+def checked_tag(overlay: str, checkout: Path = CHECKOUT) -> str:
+    """Return the tag that an overlay deploys, which is the one that this checkout makes.
+
+    Raises:
+        ImageError: it deploys another one.
+    """
+    pinned, made = pinned_tag(overlay, checkout), content_tag(checkout)
+    if pinned != made:
+        message = (
+            f"the overlays name image {pinned}, but triton/ has changed and makes {made}; "
+            "run: python -m deploy.image pin"
+        )
+        raise ImageError(message)
+    return made
 
 
 def pin(tag: str, overlay: str, checkout: Path = CHECKOUT) -> bool:

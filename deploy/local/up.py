@@ -19,7 +19,7 @@ from deploy.image import IMAGE_NAME
 from deploy.image.build import ensure_image
 from deploy.image.contents import content_tag
 from deploy.image.pause import pause_archive
-from deploy.image.pin import pinned_tag
+from deploy.image.pin import checked_tag
 from deploy.image.registry import push
 from deploy.local import LocalClusterError, cgroups, processes
 from deploy.local.certificates import write_certificates
@@ -221,15 +221,9 @@ class _Rise:
         """Apply the overlay as it is.
 
         Raises:
-            LocalClusterError: it names another image than `triton/` makes now.
+            ImageError: it names another image than `triton/` makes now.
         """
-        tag = content_tag()
-        if pinned_tag("local") != tag:
-            message = (
-                f"the overlays name image {pinned_tag('local')}, but triton/ has changed and makes {tag}; "
-                "run: python -m deploy.image pin"
-            )
-            raise LocalClusterError(message)
+        checked_tag("local")
         self._say("applying deploy/kubernetes/overlays/local")
         self._kubectl.apply_overlay(OVERLAY)
         self._wait(

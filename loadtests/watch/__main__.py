@@ -75,20 +75,25 @@ class Watcher:
         return named + pod_endpoints(self._followed.pods(), self._target.kubernetes)
 
     def _sample(self, endpoint: Endpoint) -> list[dict[str, Any]]:
-        response = self._http.request("GET", endpoint.url)
+        text = self._read(endpoint)
         at = time.time()
-        if response.status != 200:  # noqa: PLR2004 - HTTP's OK
-            msg = f"HTTP {response.status}"
-            raise ValueError(msg)
-        text = response.data.decode()
         if endpoint.kind == "triton":
             return [triton_row(text, endpoint.server, at)]
         return gpu_rows(text, endpoint.server, at)
 
+    def _read(self, endpoint: Endpoint) -> str:
+        if self._followed is not None and endpoint.pod_port is not None:
+            return self._followed.metrics(endpoint.server, endpoint.pod_port)
+        response = self._http.request("GET", endpoint.url)
+        if response.status != 200:  # noqa: PLR2004 - HTTP's OK
+            msg = f"HTTP {response.status}"
+            raise ValueError(msg)
+        return response.data.decode()
+
     def _write(self, endpoint: Endpoint, asked: Future[list[dict[str, Any]]]) -> None:
         try:
             rows = asked.result()
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, ValueError, TargetError) as error:
             self.note("scrape_failed", endpoint.server, f"{endpoint.kind}: {error}"[:300])
             return
         if not rows:

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ _YAMLError: Final[type[Exception]] = kube_config.yaml.YAMLError  # type: ignore[
 
 _CONNECT_S: Final = 5.0
 _LIST_S: Final = 30.0
+_METRICS_S: Final = 5.0
+_CONNECTIONS: Final = 65
+"""As many metrics as the watcher asks for at a time, and the watch."""
 _PAGE_PODS: Final = 500
 # The server ends each watch after this time and we take it up again where it ended. So a watch that says nothing for
 # longer is no quiet one: its connection is dead.
@@ -94,6 +98,14 @@ class PodFollower:
         if not self._thread.is_alive():
             raise RuntimeError("the thread that follows the pods ended; its traceback is above")
         return tuple(self._pods.values())
+
+    def metrics(self, pod: str, port: int) -> str:
+        """What a pod says of itself, fetched by the API server; any thread may ask.
+
+        Raises:
+            TargetError: it could not be fetched.
+        """
+        return self._api.metrics(pod, port)
 
     def take_notes(self) -> list[Note]:
         """What happened to the connection since the last call."""
@@ -192,6 +204,26 @@ class _Api:
             silence_s, watch=True, resource_version=position, allow_watch_bookmarks=True, timeout_seconds=_WATCH_S
         )
 
+    def metrics(self, pod: str, port: int) -> str:
+        """``/metrics`` at a port of a pod."""
+        try:
+            response: urllib3.BaseHTTPResponse = self._pods.connect_get_namespaced_pod_proxy_with_path(
+                f"{pod}:{port}",
+                self._kubernetes.namespace,
+                "metrics",
+                _preload_content=False,
+                _request_timeout=(_CONNECT_S, _METRICS_S),
+            )
+            return response.data.decode()
+        except ApiException as error:
+            if not error.status:
+                raise ApiError(self._no_answer(error)) from error
+            what = f"the API server cannot fetch the metrics of {pod}:{port} (HTTP {error.status}: {_said(error)})"
+            todo = f"; this account has to get pods/proxy in namespace {self._kubernetes.namespace}"
+            raise ApiError(what + (todo if error.status == HTTPStatus.FORBIDDEN else "")) from error
+        except (urllib3.exceptions.HTTPError, ConfigException, OSError) as error:
+            raise ApiError(self._no_answer(error)) from error
+
     def _ask(self, read_s: float, **settings: object) -> urllib3.BaseHTTPResponse:
         try:
             response: urllib3.BaseHTTPResponse = self._pods.list_namespaced_pod(
@@ -212,11 +244,7 @@ class _Api:
         return f"{what}; check the kubeconfig and the way from here to the cluster"
 
     def _refusal(self, error: ApiException) -> str:
-        try:
-            said = json.loads(error.body or "")["message"]
-        except (ValueError, KeyError, TypeError):  # whoever wrote that is no API server
-            said = error.reason
-        what = f"the API server {self._host} refuses to tell of pods (HTTP {error.status}: {said})"
+        what = f"the API server {self._host} refuses to tell of pods (HTTP {error.status}: {_said(error)})"
         match error.status:
             case 401:
                 todo = "renew the credentials that the kubeconfig names"
@@ -227,6 +255,13 @@ class _Api:
         return f"{what}; {todo}"
 
 
+def _said(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):  # whoever wrote that is no API server, as a pod behind one
+        return str(error.reason)
+
+
 def _configuration(kubernetes: Kubernetes) -> Configuration:
     """Where the API server is and what to show it, found as kubectl does: in a pod, without a file, its own account.
 
@@ -235,6 +270,7 @@ def _configuration(kubernetes: Kubernetes) -> Configuration:
     """
     configuration = Configuration()
     configuration.retries = False
+    configuration.connection_pool_maxsize = _CONNECTIONS  # type: ignore[attr-defined]  # unknown to its stubs
     place = str(kubernetes.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
     there = any(Path(part).expanduser().is_file() for part in place.split(os.pathsep) if part)
     try:

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One metrics address of one server."""
+    """One metrics address of one server.
+
+    ``pod_port`` is the port where only the API server reaches it: the server is the pod of that name.
+    """
 
     kind: Literal["triton", "gpu"]
     server: str
     url: str
+    pod_port: int | None = None
 
 
 def endpoints(target: Target) -> list[Endpoint]:

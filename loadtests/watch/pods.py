@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from loadtests.target import Kubernetes
 from loadtests.watch.endpoints import Endpoint
@@ -33,10 +33,13 @@ def running_pod(document: Mapping[str, Any]) -> Pod | None:
 
 def pod_endpoints(pods: Iterable[Pod], kubernetes: Kubernetes) -> list[Endpoint]:
     """Where the metrics of these pods are read. A pod names itself so in ``served_by``."""
+    ports: list[tuple[Literal["triton", "gpu"], int]] = [("triton", kubernetes.metrics_port)]
+    if kubernetes.gpu_metrics_port is not None:
+        ports.append(("gpu", kubernetes.gpu_metrics_port))
     found = []
     for pod in pods:
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
-        found.append(Endpoint("triton", pod.name, f"http://{host}:{kubernetes.metrics_port}/metrics"))
-        if kubernetes.gpu_metrics_port is not None:
-            found.append(Endpoint("gpu", pod.name, f"http://{host}:{kubernetes.gpu_metrics_port}/metrics"))
+        for kind, port in ports:
+            pod_port = port if kubernetes.through_api_server else None
+            found.append(Endpoint(kind, pod.name, f"http://{host}:{port}/metrics", pod_port))
     return found

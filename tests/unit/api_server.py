@@ -6,6 +6,7 @@
         api.end_watch()                      # in good order, as after its timeout
         api.cut_watch()                      # within a line
         api.refusal = (403, "pods is forbidden")
+        api.metrics["a:8002"] = "..."        # what it fetches from a port of a pod
 
 ``api.kubernetes`` is the section of a target that leads here, ``api.asked`` the queries so far.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from loadtests.target import Kubernetes
 
@@ -52,6 +54,7 @@ class ApiServer:
     pods: list[Document]
     refusal: tuple[int, str] | None = None
     page_pods: int = 500
+    metrics: dict[str, str] = field(default_factory=dict)
     may_list: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, str]] = field(default_factory=list)
     _streams: list[queue.Queue[bytes]] = field(default_factory=list)
@@ -114,6 +117,8 @@ def api_server(directory: Path, pods: list[Document]) -> Iterator[ApiServer]:
             if api.refusal is not None:
                 code, message = api.refusal
                 self._answer(code, {"kind": "Status", "code": code, "message": message})
+            elif proxied := re.fullmatch(r".*/pods/([^/]+)/proxy/metrics", unquote(url.path)):
+                self._fetch(proxied[1])
             elif "watch" in query:
                 self._watch()
             else:
@@ -125,10 +130,21 @@ def api_server(directory: Path, pods: list[Document]) -> Iterator[ApiServer]:
             metadata = {"resourceVersion": "100"} | ({"continue": str(end)} if end < len(api.pods) else {})
             self._answer(200, {"kind": "PodList", "metadata": metadata, "items": api.pods[start:end]})
 
+        def _fetch(self, pod_and_port: str) -> None:
+            text = api.metrics.get(pod_and_port)
+            if self.headers["Authorization"] != "Bearer secret-token":
+                self._answer(401, {"kind": "Status", "code": 401, "message": "Unauthorized"})
+            elif text is None:
+                self._answer(503, {"kind": "Status", "code": 503, "message": f"no answer from {pod_and_port}"})
+            else:
+                self._send(200, text.encode(), "text/plain")
+
         def _answer(self, code: int, document: Document) -> None:
-            body = json.dumps(document).encode()
+            self._send(code, json.dumps(document).encode(), "application/json")
+
+        def _send(self, code: int, body: bytes, media_type: str) -> None:
             self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -92,5 +92,5 @@ def test_a_cluster_that_cannot_be_read_is_one_sentence_before_anything_begins(
 
 
 def test_targets_complete_themselves() -> None:
-    assert [name for name, _ in _complete_target("")] == ["embedded", "local", "kubeconfig"]
-    assert [name for name, _ in _complete_target("k")] == ["kubeconfig"]
+    assert [name for name, _ in _complete_target("")] == ["embedded", "local", "k3s", "kubeconfig"]
+    assert [name for name, _ in _complete_target("k")] == ["k3s", "kubeconfig"]

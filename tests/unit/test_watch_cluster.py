@@ -18,6 +18,7 @@ from loadtests.watch.cluster import Note, PodFollower, check_access
 from loadtests.watch.endpoints import Endpoint
 from loadtests.watch.pods import Pod, pod_endpoints, running_pod
 from tests.unit.api_server import ApiServer, api_server, pod
+from tests.unit.test_watch_metrics import DCGM, TRITON
 from tests.unit.test_watcher import HANG_S, Page, serving
 
 
@@ -67,6 +68,12 @@ def test_a_pod_that_runs_and_has_an_address_is_sampled_under_its_name() -> None:
         Endpoint("triton", "p", "http://[fd00::7]:80/metrics"),
         Endpoint("gpu", "p", "http://[fd00::7]:9400/metrics"),
     ]
+
+
+def test_where_only_the_api_server_reaches_pods_it_is_told_their_ports() -> None:
+    kubernetes = Kubernetes(gpu_metrics_port=9400, through_api_server=True)
+    asked = pod_endpoints([Pod("u", "p", "10.0.0.1")], kubernetes)
+    assert [(each.kind, each.server, each.pod_port) for each in asked] == [("triton", "p", 8002), ("gpu", "p", 9400)]
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Succeeded", "Failed", "Unknown"])
@@ -315,3 +322,45 @@ def test_the_watcher_samples_pods_by_their_names_also_while_the_api_server_is_lo
             assert {row["server"] for row in rows(tmp_path / "triton.jsonl")} == {"a"}
             assert lost["at"] <= time.time()
             assert "secret-token" not in "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
+
+
+def through_api_server(api: ApiServer, **more: int) -> Target:
+    kubernetes = api.kubernetes.model_copy(update={"through_api_server": True, **more})
+    return Target(name="k", grpc="nobody:1", kubernetes=kubernetes)
+
+
+def test_metrics_that_the_api_server_fetches_are_those_of_each_pod(tmp_path: Path) -> None:
+    """Addresses of pods lead nowhere from here."""
+    with api_server(tmp_path, [pod("a", address="192.0.2.1"), pod("b", address="192.0.2.2")]) as api:
+        api.metrics = {"a:8002": TRITON, "b:8002": TRITON, "a:9400": DCGM, "b:9400": DCGM}
+        with closing(Watcher(tmp_path, through_api_server(api, gpu_metrics_port=9400))) as watcher:
+            watcher.start()
+            assert until(lambda: watcher.round() or len(rows(tmp_path / "gpu.jsonl")) > 0)  # type: ignore[func-returns-value]
+        assert {row["server"] for row in rows(tmp_path / "triton.jsonl")} == {"a", "b"}
+        assert {query["path"] for query in api.asked if "proxy" in query["path"]} == {
+            f"/api/v1/namespaces/radstream/pods/{name}%3A{port}/proxy/metrics"
+            for name in ("a", "b")
+            for port in (8002, 9400)
+        }
+
+
+def test_metrics_that_the_api_server_cannot_fetch_are_a_row_that_says_why(tmp_path: Path) -> None:
+    with api_server(tmp_path, [pod("a", address="192.0.2.1")]) as api:
+        with closing(Watcher(tmp_path, through_api_server(api))) as watcher:
+            watcher.start()
+            watcher.round()
+            api.refusal = (403, "pods/proxy is forbidden")
+            assert until(lambda: watcher.round() or len(rows(tmp_path / "watch.jsonl")) > 1)  # type: ignore[func-returns-value]
+        first, *_, last = [row["detail"] for row in rows(tmp_path / "watch.jsonl") if row["event"] == "scrape_failed"]
+        assert first == ("triton: the API server cannot fetch the metrics of a:8002 (HTTP 503: no answer from a:8002)")
+        assert last == (
+            "triton: the API server cannot fetch the metrics of a:8002 (HTTP 403: pods/proxy is forbidden); "
+            "this account has to get pods/proxy in namespace radstream"
+        )
+
+
+def test_an_api_server_that_is_gone_is_no_reason_to_end(tmp_path: Path) -> None:
+    with api_server(tmp_path, [pod("a")]) as api, closing(PodFollower(api.kubernetes)) as follower:
+        follower.start()
+    with pytest.raises(TargetError, match=r"the API server http://127\.0\.0\.1:\d+ does not answer"):
+        follower.metrics("a", 8002)
