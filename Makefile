@@ -15,7 +15,7 @@ demo: setup  ## set everything up, run the main job, print the verdict and the p
 # Most tests wait for servers and pods: two at a time. The cluster's have to build Kubernetes once, for which no test waits.
 test: setup lint  ## set everything up, run all checks and all tests
 	@$(RUN)/radslo cluster build --if-possible
-	@$(RUN)/pytest -n 2 --dist loadgroup
+	@$(RUN)/pytest -n 2 --dist loadfile
 
 setup: $(VENV)/.installed  ## install the project and the embedded Triton server, once
 	@$(RUN)/python -m deploy.embedded.install

@@ -1,10 +1,11 @@
 """What holds for all tests."""
 
 import os
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # A property says what is true, not how fast: on a busy machine any example may take a second.
 settings.register_profile("radslo", deadline=None)
@@ -13,12 +14,14 @@ settings.load_profile("radslo")
 # Tests start processes while grpcio's threads run; with its fork support on, a child may be lost before its exec.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-CLUSTER = Path(__file__).parent / "cluster"
+
+class ByModule(LoadFileScheduling):  # type: ignore[misc]  # untyped
+    """Each test process takes whole modules, and one takes all those that share the cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = str(super()._split_scope(nodeid))
+        return "tests/cluster" if module.startswith("tests/cluster/") else module
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several test processes run, each takes whole modules, and one takes all that share the cluster."""
-    for item in items:
-        group = "cluster" if item.path.is_relative_to(CLUSTER) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    return ByModule(config, log)

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ def up(name: str, *arguments: str) -> str:
 
 def down(name: str, *arguments: str) -> str:
     return radslo("cluster", "down", "--name", name, *arguments)
+
+
+@contextmanager
+def gone_at_the_end(name: str) -> Iterator[None]:
+    """Take the cluster down at the end, however the tests end: when they are killed, so is what holds this pipe."""
+    command = ["sh", "-c", 'read -r _; exec "$0" cluster down --force --name "$1"', RADSLO, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as waiting:
+        yield
+    assert waiting.returncode == 0
 
 
 def status(name: str) -> dict[str, Any]:
