@@ -89,20 +89,15 @@ def test_down_twice_says_that_there_is_nothing() -> None:
 
 
 def test_down_names_what_others_still_run_in_the_network_and_leaves_it_alone(cluster: Cluster) -> None:
-    visitor = subprocess.Popen(
-        [RADSLO, "cluster", "exec", "--name", cluster.name, "--port", "0", "sh", "-c", "echo in; exec sleep 300"],
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
+    command = [RADSLO, "cluster", "exec", "--name", cluster.name, "--port", "0", "sh", "-c", "echo in; exec sleep 300"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as visitor:
         assert visitor.stdout is not None
         assert visitor.stdout.readline() == "in\n"
         told = radslo("cluster", "down", "--name", cluster.name, check=False)
-        assert "sleep" in told
-        assert "--force" in told
-        assert status(cluster.name)["problems"] == []
-    finally:
         os.killpg(visitor.pid, signal.SIGKILL)
-        visitor.wait()
+    assert "sleep" in told
+    assert "--force" in told
+    assert status(cluster.name)["problems"] == []
 
 
 @pytest.mark.usefixtures("cluster")
