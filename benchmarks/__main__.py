@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import BUILD, client_cost, latency_truth, recorder
+from benchmarks import BUILD, client_cost, cluster, latency_truth, recorder
 from benchmarks.figures import Result, show
 from benchmarks.servers import BenchmarkError
 
@@ -18,6 +18,7 @@ BENCHMARKS: Final[dict[str, Callable[..., Result]]] = {
     "client_cost": client_cost.measure,
     "latency_truth": latency_truth.measure,
     "recorder": recorder.measure,
+    "cluster": cluster.measure,
 }
 EXAMPLES: Final = """\
 examples:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,19 +138,39 @@ def down(
 @contextmanager
 def progress(console: Console) -> Iterator[tuple[Callable[[str], None], Report]]:
     """Show what is being done: one line that changes on a terminal, a line per step elsewhere."""
-    if not console.is_terminal:
-        yield (lambda text: console.print(f"cluster: {text}", highlight=False, soft_wrap=True)), _Lines(console)
-        return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    try:
+        if console.is_terminal:
+            with _Bar(console) as bar:
+                yield bar.say, bar.report
+        else:
+            yield (lambda text: console.print(f"cluster: {text}", highlight=False, soft_wrap=True)), _Lines(console)
+    except KeyboardInterrupt:
+        console.print("interrupted; what is done is kept, the same command goes on from here")
+        raise typer.Exit(130) from None
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("looking around", total=None)
 
-        def report(step: BuildProgress) -> None:
-            bars.update(task, description=_told(step), total=1.0, completed=step.done_ratio)
+class _Bar:
+    """A line that says what is being done, with a bar while something is built."""
 
-        yield (lambda text: bars.update(task, description=text, total=None)), report
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console, transient=True)
+        self._task = self._bars.add_task("looking around", total=None)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        self._bars.update(self._task, description=escape(text), total=None)
+
+    def report(self, step: BuildProgress) -> None:
+        self._bars.update(self._task, description=_told(step), total=1.0, completed=step.done_ratio)
 
 
 class _Lines:
@@ -188,7 +209,7 @@ def _print_status(found: ClusterStatus, console: Console) -> None:
     for each in found.components:
         since = "" if each.since_s is None else _since(each.since_s)
         memory = "" if each.rss_bytes is None else f"{each.rss_bytes / 2**20:.0f} MiB"
-        state = "[red]" + each.problem + "[/red]" if each.problem else "works"
+        state = f"[red]{escape(each.problem)}[/red]" if each.problem else "works"
         table.add_row(each.name, each.version, str(each.pid or ""), since, memory, state)
     console.print(table)
     total = sum(each.rss_bytes or 0 for each in found.components)

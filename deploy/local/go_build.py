@@ -195,6 +195,7 @@ def _build(product: Product, go: Path, work: Path, cache: Path, clock: Clock) ->
         stale, compiled = _to_compile(product, go, sources, environment)
     clock.known(product, product.reference_s * (_LINK_SHARE + (1 - _LINK_SHARE) * stale / max(stale + compiled, 1)))
     target = Path(tempfile.mkdtemp(prefix=f"new-{product.name}-", dir=work))
+    started_s = time.monotonic()
     command = [str(go), "build", "-v", *_flags(product), "-o", str(target / product.name), product.package]
     with tempfile.TemporaryFile("w+") as problems:
         with subprocess.Popen(
@@ -209,6 +210,8 @@ def _build(product: Product, go: Path, work: Path, cache: Path, clock: Clock) ->
         for path in sorted(sources.glob(pattern)):
             (target / "keep").mkdir(exist_ok=True)
             shutil.copyfile(path, target / "keep" / path.name)
+    built = {"seconds": round(time.monotonic() - started_s, 1), "compiled_packages": stale, "known_packages": compiled}
+    (target / "build.json").write_text(json.dumps(built))
     target.chmod(0o755)
     target.rename(cache / product.directory_name)
     clock.finished(product)

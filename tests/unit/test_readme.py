@@ -41,6 +41,11 @@ def test_each_verb_is_in_the_readme(verb: str) -> None:
     assert verb in {words[0] for words in RADSLO.values()}
 
 
+@pytest.mark.parametrize("verb", VERBS["cluster"].commands)
+def test_each_verb_of_the_cluster_is_in_the_readme(verb: str) -> None:
+    assert verb in {words[1] for words in RADSLO.values() if words[0] == "cluster"}
+
+
 def test_each_make_target_exists() -> None:
     targets = {words[1] for words in COMMANDS if words[0] == "make"}
     assert targets >= {"demo", "test", "setup"}
@@ -51,4 +56,5 @@ def test_its_target_file_is_one(tmp_path: Path) -> None:
     (document,) = (block for kind, block in BLOCKS if kind == "yaml")
     (tmp_path / "target.yaml").write_text(document)
     target = read_target(str(tmp_path / "target.yaml"))
-    assert (len(target.metrics_urls), len(target.gpu_metrics_urls)) == (2, 1)
+    assert target.kubernetes is not None
+    assert (target.kubernetes.context, len(target.gpu_metrics_urls)) == ("staging", 1)
