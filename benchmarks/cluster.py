@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.figures import Figure, Limit, Result, median_of, not_measured
 from benchmarks.servers import BenchmarkError
-from deploy.local.cluster import cache_directory
+from deploy.image import cache_directory
 from deploy.local.preflight import why_not
 from deploy.local.products import PRODUCTS
 from loadtests.recording import read_recording
@@ -92,7 +92,7 @@ def _rise() -> list[Figure]:
     up_s = time.monotonic() - started_s
     (pod,) = _pods()
     status = json.loads(_radslo("cluster", "status", "--json"))
-    memory = sum(each["rss_bytes"] for each in status["components"])
+    memory = sum(each["pss_bytes"] for each in status["components"])
     return [
         Figure("up to a Ready node, programs in the cache", node_s, "s", limit=Limit("at most", 20)),
         Figure("up to the ensemble and its HPA", up_s, "s"),

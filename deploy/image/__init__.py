@@ -19,8 +19,8 @@ class ImageError(Exception):
     """What is wrong with the image, where, and what to do next, in one sentence fit for a user."""
 
 
-def cache_root() -> Path:
-    """Return where built images are kept: RADSLO_CACHE_DIR, else radslo/ in the user's cache."""
-    if configured := os.environ.get("RADSLO_CACHE_DIR"):
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radslo"
+def cache_directory() -> Path:
+    """Return where built images and programs are kept: RADSLO_CACHE_DIR, else radslo/ in the user's cache."""
+    named = os.environ.get("RADSLO_CACHE_DIR")
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or f"{root}/radslo").expanduser().absolute()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.image import IMAGE_NAME, ImageError, cache_root
+from deploy.image import IMAGE_NAME, ImageError, cache_directory
 from deploy.image.build import ensure_image
 from deploy.image.contents import content_tag
 from deploy.image.layout import Layout, write_archive
@@ -44,7 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument(
             "--cache",
             type=Path,
-            default=cache_root(),
+            default=cache_directory(),
             metavar="DIR",
             help="where layers are kept (default: RADSLO_CACHE_DIR, else %(default)s)",
         )

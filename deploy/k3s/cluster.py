@@ -15,7 +15,7 @@ from typing import Final
 from docker.errors import DockerException
 from testcontainers.community.k3s import K3SContainer
 
-from deploy.image import IMAGE_NAME, Say, cache_root
+from deploy.image import IMAGE_NAME, Say, cache_directory
 from deploy.image.build import ensure_image
 from deploy.image.layout import Layout, write_archive
 from deploy.image.pin import checked_tag
@@ -46,7 +46,7 @@ def running(say: Say) -> Iterator[Path]:
         ImageError: the ensemble's image cannot be made, or the overlays name another one.
     """
     reference = f"127.0.0.1:5000/{IMAGE_NAME}:{checked_tag('local')}"
-    image = Layout(ensure_image(cache_root(), say))
+    image = Layout(ensure_image(cache_directory(), say))
     say(f"starting {K3S_IMAGE} in Docker, which pulls it the first time")
     with _started() as k3s, tempfile.TemporaryDirectory(prefix="radslo-k3s-") as directory:
         inside = _Inside(k3s)

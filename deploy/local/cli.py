@@ -208,11 +208,11 @@ def _print_status(found: ClusterStatus, console: Console) -> None:
     table = Table("component", "version", "pid", "since", "memory", "state")
     for each in found.components:
         since = "" if each.since_s is None else _since(each.since_s)
-        memory = "" if each.rss_bytes is None else f"{each.rss_bytes / 2**20:.0f} MiB"
+        memory = "" if each.pss_bytes is None else f"{each.pss_bytes / 2**20:.0f} MiB"
         state = f"[red]{escape(each.problem)}[/red]" if each.problem else "works"
         table.add_row(each.name, each.version, str(each.pid or ""), since, memory, state)
     console.print(table)
-    total = sum(each.rss_bytes or 0 for each in found.components)
+    total = sum(each.pss_bytes or 0 for each in found.components)
     console.print(f"HPA profile {found.hpa_profile}; components use {total / 2**20:.0f} MiB in all", highlight=False)
     for line in [*found.objects, *(f"visitor {visitor}" for visitor in found.visitors)]:
         console.print(line, highlight=False, markup=False)

@@ -23,13 +23,6 @@ LOAD_TARGET_VARIABLE: Final = "RADSLO_LOCAL_TARGET"
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 
-def cache_directory() -> Path:
-    """Built programs and images, shared by all clusters and checkouts."""
-    named = os.environ.get("RADSLO_CACHE_DIR")
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(named or f"{root}/radslo").expanduser().absolute()
-
-
 def state_directory() -> Path:
     """The directories of all clusters."""
     named = os.environ.get("RADSLO_STATE_DIR")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-from deploy.local.cluster import HIDDEN, cache_directory, state_directory
+from deploy.image import cache_directory
+from deploy.local.cluster import HIDDEN, state_directory
+from deploy.local.go_build import lack_of_room
 
 _INSTEAD: Final = "use --target embedded (no root needed), or --target kubeconfig for a cluster that you have"
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
@@ -26,6 +29,8 @@ def why_not() -> str | None:
 
 
 def _obstacle() -> str | None:
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return f"it needs Linux on x86_64, this is {platform.system()} on {platform.machine()}"
     if os.geteuid() != 0:
         return "it needs root"
     if lacking := _lacking_capabilities():
@@ -33,7 +38,7 @@ def _obstacle() -> str | None:
     for name, package in _PROGRAMS.items():
         if shutil.which(name) is None:
             return f"the program '{name}' is missing (apt-get install {package})"
-    return _kernel() or _places() or _memory()
+    return _kernel() or _places() or _memory() or lack_of_room(cache_directory())
 
 
 def _lacking_capabilities() -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import psutil
 
+from deploy.image import cache_directory
 from deploy.local import LocalClusterError, processes
-from deploy.local.cluster import Cluster, cache_directory
+from deploy.local.cluster import Cluster
 from deploy.local.components import Component, components
 from deploy.local.go_build import program
 from deploy.local.health import Works
@@ -24,13 +25,17 @@ _VERSION_OF: Final = {"registry": "docker-registry"}
 
 @dataclass(frozen=True, slots=True)
 class ComponentStatus:
-    """One component. ``problem`` is None when it works; ``since_s`` and ``rss_bytes`` are None when it does not run."""
+    """One component.
+
+    ``problem`` is None when it works. ``since_s`` and ``pss_bytes`` (memory, where what is shared counts by its share)
+    are None when it does not run.
+    """
 
     name: str
     version: str
     pid: int | None
     since_s: float | None
-    rss_bytes: int | None
+    pss_bytes: int | None
     problem: str | None
 
 
@@ -78,9 +83,9 @@ def _component(cluster: Cluster, component: Component, works: Works) -> Componen
     version = known.get(_VERSION_OF.get(component.name, component.name)) or known["kube"]
     if process is not None:
         with suppress(psutil.NoSuchProcess):
-            since_s, rss_bytes = time.time() - process.create_time(), process.memory_info().rss
+            since_s, pss_bytes = time.time() - process.create_time(), process.memory_full_info().pss
             problem = _problem(cluster, component, works)
-            return ComponentStatus(component.name, version, process.pid, since_s, rss_bytes, problem)
+            return ComponentStatus(component.name, version, process.pid, since_s, pss_bytes, problem)
     told = "has ended" if record.is_file() else "was never started"
     advice = f"start it again with: radslo cluster up --name {cluster.name}"
     return ComponentStatus(component.name, version, None, None, None, f"{told}; {advice}")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import psutil
 
-from deploy.image import IMAGE_NAME
+from deploy.image import IMAGE_NAME, cache_directory
 from deploy.image.build import ensure_image
 from deploy.image.contents import content_tag
 from deploy.image.pause import pause_archive
@@ -23,7 +23,7 @@ from deploy.image.pin import checked_tag
 from deploy.image.registry import push
 from deploy.local import LocalClusterError, cgroups, processes
 from deploy.local.certificates import write_certificates
-from deploy.local.cluster import Cluster, cache_directory, state_directory
+from deploy.local.cluster import Cluster, state_directory
 from deploy.local.components import REGISTRY, Component, HpaProfile, components
 from deploy.local.go_build import Report, ensure_built, program
 from deploy.local.health import Works

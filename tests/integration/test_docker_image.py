@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.image import IMAGE_NAME, cache_root
+from deploy.image import IMAGE_NAME, cache_directory
 from deploy.image.build import ensure_image
 from deploy.image.contents import content_tag
 from deploy.image.layout import Layout, write_archive
@@ -60,7 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     # Its reaper is an image of its own to download; the `with` block below ends what was started.
     settings.testcontainers_config.ryuk_disabled = True
     archive = tmp_path_factory.mktemp("image") / "image.tar"
-    write_archive(Layout(ensure_image(cache_root(), print)), f"docker.io/library/{REFERENCE}", archive)
+    write_archive(Layout(ensure_image(cache_directory(), print)), f"docker.io/library/{REFERENCE}", archive)
     subprocess.run(["docker", "load", "--input", str(archive)], check=True, capture_output=True)
     container = (
         core.DockerContainer(REFERENCE)

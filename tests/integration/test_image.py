@@ -14,7 +14,7 @@ import pytest
 
 from deploy.debian import DebianError, fetch, unpack
 from deploy.embedded.ports import choose_free
-from deploy.image import IMAGE_NAME, cache_root, layer
+from deploy.image import IMAGE_NAME, cache_directory, layer
 from deploy.image.build import ensure_image
 from deploy.image.contents import ENTRYPOINT, content_tag
 from deploy.image.layout import MANIFEST_TYPE, Layout
@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def image() -> Layout:
-    return Layout(ensure_image(cache_root(), print))
+    return Layout(ensure_image(cache_directory(), print))
 
 
 # --- it serves -------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_an_option_that_makes_no_sense_is_one_sentence(root: Path, tmp_path: Pat
 
 
 def test_the_image_names_nothing_of_the_machine_that_made_it(image: Layout) -> None:
-    traces = [str(path).encode() for path in (CHECKOUT, cache_root())]
+    traces = [str(path).encode() for path in (CHECKOUT, cache_directory())]
     for blob in image.layers:
         with tarfile.open(blob) as tar:
             for member in tar:
@@ -105,12 +105,12 @@ def test_the_image_names_nothing_of_the_machine_that_made_it(image: Layout) -> N
 
 def test_an_image_that_exists_is_not_made_again(image: Layout) -> None:
     said: list[str] = []
-    assert ensure_image(cache_root(), said.append) == image.directory
+    assert ensure_image(cache_directory(), said.append) == image.directory
     assert said == []
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_layers_that_are_complete(image: Layout, tmp_path: Path) -> None:
-    for kept in (cache_root() / "image").glob("layer-*"):
+    for kept in (cache_directory() / "image").glob("layer-*"):
         if "models" not in kept.name:
             shutil.copytree(kept, tmp_path / "image" / kept.name)
     (tmp_path / "image/making/server/half").mkdir(parents=True)
@@ -130,7 +130,7 @@ def docker_registry(directory: Path) -> Iterator[str]:
     program = shutil.which("docker-registry")
     if program is None:
         try:
-            unpack(fetch(["docker-registry"], cache_root() / "registry-for-tests"), directory / "unpacked")
+            unpack(fetch(["docker-registry"], cache_directory() / "registry-for-tests"), directory / "unpacked")
         except DebianError as error:
             pytest.skip(f"no registry to push to: {error}")
         program = str(directory / "unpacked/usr/bin/docker-registry")

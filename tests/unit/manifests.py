@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from deploy.local.cluster import cache_directory
+from deploy.image import cache_directory
 from deploy.local.go_build import program
 
 CHECKOUT = Path(__file__).resolve().parents[2]

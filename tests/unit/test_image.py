@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from deploy.debian import DebianError, fetch, package_name
-from deploy.image import CHECKOUT, ImageError, cache_root, layer
+from deploy.image import CHECKOUT, ImageError, cache_directory, layer
 from deploy.image.__main__ import main
 from deploy.image.contents import ENTRYPOINT, LOCK_FILE, content_tag, settings
 from deploy.image.layout import Layout, write_archive, write_layout
@@ -302,6 +302,6 @@ def test_the_tag_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("RADSLO_CACHE_DIR", raising=False)
-    assert cache_root() == tmp_path / "radslo"
+    assert cache_directory() == tmp_path / "radslo"
     monkeypatch.setenv("RADSLO_CACHE_DIR", str(tmp_path / "chosen"))
-    assert cache_root() == tmp_path / "chosen"
+    assert cache_directory() == tmp_path / "chosen"
