@@ -21,8 +21,13 @@ COUNTED: Final = (OK, "wrong_answer")
 MAYBE_COUNTED: Final = ("deadline", "transport", "other", IN_FLIGHT)
 """Outcomes without an answer that a server may have counted, then or later."""
 WITNESSED_LEAST_RATIO: Final = 0.9
-"""Share of all answers that has to fall into time in which counters were seen, and share of these that has to lie
-wholly inside it: the rest is room for servers that come, go and restart."""
+"""Share of all answers that has to fall into time in which counters were seen; the rest is room for restarts."""
+INSIDE_LEAST_RATIO: Final = 0.5
+"""Share of those that has to lie wholly inside it: bounds further apart than that would believe any count.
+
+The edges of a stretch take up to two seconds, a quarter of the shortest runs; of runs that can prove something they
+are next to nothing.
+"""
 SCRAPE_S: Final = 1.0
 """A counter is as old as its receipt, or up to this much older."""
 
@@ -88,8 +93,8 @@ def _reconcile(recording: Recording, tolerance_ratio: float) -> tuple[bool | Non
     needed = f"{WITNESSED_LEAST_RATIO:.0%} are needed to believe the rest"
     if touching < WITNESSED_LEAST_RATIO * int(answers.sum()):
         return None, f"counters were seen for {touching:,} of our {int(answers.sum()):,} answers at most, {needed}"
-    if inside < WITNESSED_LEAST_RATIO * touching:
-        return None, f"of {touching:,} answers only {inside:,} lie wholly between two counters of a server, {needed}"
+    if inside < INSIDE_LEAST_RATIO * touching:
+        return None, f"of {touching:,} answers only {inside:,} lie wholly between two counters of a server: too few"
     if at_least * (1 - tolerance_ratio) <= counted <= at_most * (1 + tolerance_ratio):
         restarts = len(stretches) - len({stretch.server for stretch in stretches})
         return True, told + (f"; {restarts} restarts of servers, answers around them not compared" if restarts else "")

@@ -192,14 +192,19 @@ def test_standing_still_never_makes_a_service_fail_that_keeps_its_promises(
 
 
 def test_the_runs_above_reach_every_outcome() -> None:
-    """Else the properties would hold of nothing."""
-    seen: set[tuple[str, Outcome]] = set()
+    """Else the properties would hold of nothing.
 
-    @settings(max_examples=150, database=None, derandomize=True)
+    What is drawn depends on the modules that happen to be loaded (their constants are tried), so that how many it takes
+    does too.
+    """
+    names = ("availability", "error_rate", "latency_p95", "recovery", "gpu_utilisation")
+    missing = {(name, outcome) for name in names for outcome in Outcome}
+
+    @settings(max_examples=1500, database=None, derandomize=True)
     @given(runs())
     def look(run: Recording) -> None:
-        seen.update(outcomes(run).items())
+        if missing:
+            missing.difference_update(outcomes(run).items())
 
     look()
-    for name in ("availability", "error_rate", "latency_p95", "recovery", "gpu_utilisation"):
-        assert {outcome for found, outcome in seen if found == name} == set(Outcome), name
+    assert missing == set()
