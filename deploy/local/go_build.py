@@ -162,6 +162,7 @@ def _toolchain(work: Path, clock: Clock) -> Path:
                 ],
                 dict(os.environ),
                 "the Go compiler could not be installed",
+                MODULES,  # for the settings that [tool.uv] makes
             )
         # Wheels carry no permission to execute.
         for tool in [*(home / "go/bin").iterdir(), *(home / "go/pkg/tool").rglob("*")]:
