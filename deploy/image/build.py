@@ -215,7 +215,8 @@ def _uv(checkout: Path) -> list[str]:
 
 def _run(command: Sequence[str], next_step: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # In the checkout, for the settings that [tool.uv] makes.
+    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         words = " ".join((result.stderr or result.stdout).split())[-600:]
         message = f"making the image failed, {' '.join(command[:3])} ... said: {words} -- {next_step}"
