@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.local.components import HPA_FLAGS, HpaProfile
+from deploy.local.cluster import HpaProfile
+from deploy.local.components import HPA_FLAGS
 from deploy.local.products import KEDA_VERSION
 
 K3S_IMAGE: Final = "rancher/k3s:v1.36.4-k3s1"

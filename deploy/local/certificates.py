@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,8 @@ _IDENTITIES: Final = (
     # The API server asks KEDA's adapter under the name of its Service; adapter and operator trust each other by it.
     _Identity("keda", "keda", usages=_CLIENT + _SERVER, names=(*_LOOPBACK, "keda-metrics-apiserver.keda.svc")),
 )
+GENERATION: Final = hashlib.sha256(repr(_IDENTITIES).encode()).hexdigest()[:8]
+"""Another one means that all certificates are made anew, and whoever uses them is started anew."""
 _FRONT_PROXY: Final = _Identity("front-proxy", "front-proxy-client")
 _KUBECONFIGS: Final = ("admin", "controller-manager", "scheduler", "node")
 
@@ -66,7 +69,7 @@ class _Authority:
 
 def write_certificates(pki: Path, kubeconfigs: Path) -> None:
     """Write all keys, certificates and kubeconfigs, unless they are there; keys are for their owner's eyes only."""
-    done = pki / "complete"
+    done = pki / f"complete-{GENERATION}"
     if done.is_file():
         return
     for directory in (pki, kubeconfigs, pki / "keda"):

@@ -50,6 +50,8 @@ def exist(name: str) -> bool:
 
 
 def _hierarchies() -> Iterator[Path]:
+    if not ROOT.is_dir():
+        return
     if (ROOT / "cgroup.controllers").is_file():
         yield ROOT
         return

@@ -107,7 +107,11 @@ def run_inside(
     name: Name = "local",
     port: Annotated[
         int,
-        typer.Option(help="Port in there that answers on this machine's 127.0.0.1, for the Locust web UI; 0: none."),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port in there that answers on this machine's 127.0.0.1, for the Locust web UI; 0: none.",
+        ),
     ] = LOCUST_PORT,
 ) -> None:
     """Run a command in the cluster's network, with KUBECONFIG set and kubectl on the path."""
@@ -210,7 +214,7 @@ def _print_status(found: ClusterStatus, console: Console) -> None:
         since = "" if each.since_s is None else _since(each.since_s)
         memory = "" if each.pss_bytes is None else f"{each.pss_bytes / 2**20:.0f} MiB"
         state = f"[red]{escape(each.problem)}[/red]" if each.problem else "works"
-        table.add_row(each.name, each.version, str(each.pid or ""), since, memory, state)
+        table.add_row(each.name, each.version or "", str(each.pid or ""), since, memory, state)
     console.print(table)
     total = sum(each.pss_bytes or 0 for each in found.components)
     console.print(f"HPA profile {found.hpa_profile}; components use {total / 2**20:.0f} MiB in all", highlight=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, cast, get_args
 
 from deploy.local import LocalClusterError
 
+HpaProfile = Literal["fast", "default"]
 INSIDE: Final = Path("/run/radslo")
 """Where a cluster's own processes see its directory: short, as socket paths must be, and the same for every cluster."""
 HIDDEN: Final = (Path("/run"), Path("/var/lib"), Path("/var/log"), Path("/proc"), Path("/sys"), Path("/dev"))
@@ -32,7 +34,7 @@ def state_directory() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster by its name; whether it runs, `namespaces` and `status` tell."""
+    """A cluster by its name; whether it runs, `processes` and `status` tell."""
 
     name: str = "local"
 
@@ -50,6 +52,29 @@ class Cluster:
     def directory(self) -> Path:
         """All that this cluster keeps; gone after `down`."""
         return state_directory() / self.name
+
+    @property
+    def mark(self) -> Path:
+        """The file that says that the directory is a cluster's, and may be deleted."""
+        return self.directory / ".radslo-cluster"
+
+    def require_own(self) -> None:
+        """Make sure that its directory is its own or does not exist.
+
+        Raises:
+            LocalClusterError: something else lies there.
+        """
+        if self.directory.exists() and not self.mark.is_file():
+            message = (
+                f"{self.directory} is there but is no cluster's; choose another --name, or name another place for "
+                "clusters with RADSLO_STATE_DIR"
+            )
+            raise LocalClusterError(message)
+
+    @property
+    def lock(self) -> Path:
+        """What is held while it is brought up or down."""
+        return state_directory() / f".{self.name}.lock"
 
     @property
     def kubeconfig(self) -> Path:
@@ -71,7 +96,16 @@ class Cluster:
         return self.directory / "log" / f"{component}.log"
 
 
+def kept_profile(cluster: Cluster) -> HpaProfile | None:
+    """The HPA profile that the cluster was last brought up with."""
+    try:
+        kept = json.loads((cluster.directory / "settings.json").read_text())["hpa_profile"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return cast("HpaProfile", kept) if kept in get_args(HpaProfile) else None
+
+
 def known_clusters() -> list[Cluster]:
     """Every cluster that has a directory, running or not."""
-    found = sorted(path.name for path in state_directory().glob("*") if path.is_dir())
-    return [Cluster(name) for name in found if _NAME.fullmatch(name)]
+    found = [Cluster(path.name) for path in sorted(state_directory().glob("*")) if _NAME.fullmatch(path.name)]
+    return [cluster for cluster in found if cluster.mark.is_file()]

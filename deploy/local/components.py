@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final
 
-from deploy.local.cluster import API_SERVER, INSIDE, NODE_ADDRESS, Cluster
-
-HpaProfile = Literal["fast", "default"]
+from deploy.local import certificates
+from deploy.local.cluster import API_SERVER, INSIDE, NODE_ADDRESS, Cluster, HpaProfile
 
 _ETCD: Final = "http://127.0.0.1:26379"
 _ETCD_PEER: Final = "http://127.0.0.1:26380"
 _TOOLS: Final = INSIDE / "tools"
 _PKI: Final = INSIDE / "pki"
 _KUBE: Final = str(_TOOLS / "kube")
+CONFIG: Final = Path(__file__).with_name("config")
 REGISTRY: Final = "http://127.0.0.1:5000"
+KUBELET: Final = "http://127.0.0.1:10248/healthz"
 PROMETHEUS: Final = "http://127.0.0.1:9090"
 KEDA_OPERATOR: Final = "http://127.0.0.1:18081"
 
@@ -36,39 +38,44 @@ HPA_FLAGS: Final[dict[HpaProfile, tuple[str, ...]]] = {
 class Component:
     """One process of the cluster.
 
-    ``probe`` is an address that answers 200 when it works, or None where another sign is awaited (`up` knows which).
+    ``build`` identifies its program. ``probe`` is an address that answers 200 when it works, or None where another sign
+    is awaited (`health` knows which). ``config`` is the file of `config/` that it reads.
     """
 
     name: str
     command: tuple[str, ...]
-    version: str
+    build: str
     probe: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    timeout_s: float = 60.0
+    config: str | None = None
 
     @property
     def digest(self) -> str:
         """As what it is started: another one means that it has to be started anew."""
-        return hashlib.sha256(repr((self.command, sorted(self.environment.items()), self.version)).encode()).hexdigest()
+        parts = (self.command, sorted(self.environment.items()), self.build, certificates.GENERATION)
+        digest = hashlib.sha256(repr(parts).encode())
+        if self.config:
+            digest.update((CONFIG / self.config).read_bytes())
+        return digest.hexdigest()
 
 
-def components(cluster: Cluster, versions: dict[str, str], profile: HpaProfile) -> list[Component]:
-    """All components in the order of their start; `versions` holds the build of each program."""
-    debian = {"LD_LIBRARY_PATH": versions["debian-libraries"]}
-    kube, keda = versions["kube"], versions["keda-operator"]
+def components(cluster: Cluster, builds: dict[str, str], profile: HpaProfile) -> list[Component]:
+    """All components in the order of their start; `builds` identifies that of each program."""
+    debian = {"LD_LIBRARY_PATH": builds["debian-libraries"]}
+    kube, keda = builds["kube"], builds["keda-operator"]
     return [
         Component("etcd", _etcd(), kube, f"{_ETCD}/health"),
-        Component("containerd", _containerd(), versions["debian"], environment=debian),
+        Component("containerd", _containerd(), builds["debian"], None, debian, "containerd.toml"),
         Component("kube-apiserver", _apiserver(), kube, f"{API_SERVER}/readyz"),
         Component("kube-controller-manager", _controller_manager(profile), kube, "https://127.0.0.1:26257/healthz"),
         Component("kube-scheduler", _scheduler(), kube, "https://127.0.0.1:26259/healthz"),
-        Component("kubelet", _kubelet(cluster), kube, "http://127.0.0.1:10248/healthz"),
-        Component("registry", _registry(), versions["debian"], f"{REGISTRY}/v2/", environment=debian),
-        Component("coredns", _coredns(), versions["coredns"]),
-        Component("prometheus", _prometheus(), versions["prometheus"], f"{PROMETHEUS}/-/ready"),
+        Component("kubelet", _kubelet(cluster), kube, KUBELET, config="kubelet.yaml"),
+        Component("registry", _registry(), builds["debian"], f"{REGISTRY}/v2/", debian, "registry.yml"),
+        Component("coredns", _coredns(), builds["coredns"], config="Corefile"),
+        Component("prometheus", _prometheus(), builds["prometheus"], f"{PROMETHEUS}/-/ready", config="prometheus.yml"),
         Component("keda-operator", _keda_operator(), keda, f"{KEDA_OPERATOR}/readyz", environment=_KEDA_ENVIRONMENT),
         Component(
-            "keda-adapter", _keda_adapter(), versions["keda-adapter"], "https://127.0.0.1:26444/readyz",
+            "keda-adapter", _keda_adapter(), builds["keda-adapter"], "https://127.0.0.1:26444/readyz",
             environment=_KEDA_ENVIRONMENT,
         ),
     ]  # fmt: skip
@@ -132,6 +139,7 @@ def _controller_manager(profile: HpaProfile) -> tuple[str, ...]:
         *("--node-monitor-period=2s", "--node-monitor-grace-period=20s"),
         # With the defaults of 20 and 30 it is slow from ten pods on.
         *("--kube-api-qps=300", "--kube-api-burst=600"),
+        f"--flex-volume-plugin-dir={INSIDE}/kubelet/volume-plugins",
         *HPA_FLAGS[profile],
     )
 

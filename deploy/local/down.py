@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import psutil
 
-from deploy.local import LocalClusterError, cgroups, processes
+from deploy.local import LocalClusterError, cgroups, network, processes
 from deploy.local.cluster import Cluster, state_directory
-from deploy.local.up import only_one
+from deploy.lock import only_one
 
 _GONE_S: Final = 20.0
 _POLL_S: Final = 0.05
@@ -28,47 +30,54 @@ def take_down(cluster: Cluster, say: Say, *, force: bool = False) -> bool:
     Raises:
         LocalClusterError: commands that others started in its network still run, or a process will not die.
     """
+    cluster.require_own()
     if not cluster.directory.exists() and not cgroups.exist(cluster.cgroup):
         return False
-    with only_one(cluster):
+    with only_one(cluster.lock, say, f"bringing cluster {cluster.name} up or down"):
         _see_visitors_off(cluster, say, force=force)
         first = processes.holder(cluster)
         if first:
             say("ending its processes")
             members = _members(first)
-            first.kill()
+            with suppress(psutil.NoSuchProcess):
+                first.kill()
             _await_end(cluster, [first, *members])
         say("removing its cgroups and its directory")
         _remove_cgroups(cluster)
-        shutil.rmtree(cluster.directory, ignore_errors=False)
-    _forget(cluster)
+        if cluster.directory.exists():
+            shutil.rmtree(cluster.directory)
+        cluster.lock.unlink(missing_ok=True)
+    _remove_places()
     return True
 
 
-def _forget(cluster: Cluster) -> None:
-    """Remove the lock, and the directories that hold clusters when this was the last one."""
-    (state_directory() / f".{cluster.name}.lock").unlink(missing_ok=True)
-    for directory in (state_directory(), state_directory().parent):
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+def _remove_places() -> None:
+    """Remove the directories that hold clusters when this was the last one; one that a user named stays."""
+    if "RADSLO_STATE_DIR" not in os.environ:
+        with suppress(OSError):  # not empty
+            state_directory().rmdir()
+            state_directory().parent.rmdir()
 
 
 def _see_visitors_off(cluster: Cluster, say: Say, *, force: bool) -> None:
-    visitors = processes.visitors(cluster)
+    visitors = network.visitors(cluster)
     if not visitors:
         return
-    told = ", ".join(f"{process.pid} ({process.name()})" for process in visitors[:5])
+    told = ", ".join(f"{visitor.process.pid} ({visitor.name})" for visitor in visitors[:5])
     if not force:
         message = f"in the network of cluster {cluster.name} still run: {told}; end them first, or use --force"
         raise LocalClusterError(message)
     say(f"ending {told}")
-    for process in visitors:
-        processes.end(process)
+    for visitor in visitors:
+        processes.end(visitor.process)
 
 
 def _members(first: psutil.Process) -> list[psutil.Process]:
     """Every process in the holder's process namespace; those that containers' own namespaces hold included."""
-    return first.children(recursive=True)
+    try:
+        return first.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _await_end(cluster: Cluster, ended: list[psutil.Process]) -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 from typing import Final
 
-from deploy.local.processes import enter
+from deploy.local.network import enter
 
 _CHUNK_BYTES: Final = 65536
 

@@ -7,7 +7,6 @@ interruption, so a build goes on where it was, and are deleted when all programs
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deploy.embedded import EmbeddedError
 from deploy.embedded.install import find_uv
 from deploy.local import LocalClusterError
 from deploy.local.products import MODULES, PRODUCTS, TOOLCHAIN_LOCK, Product
+from deploy.lock import only_one
 
 NEEDED_BYTES: Final = 12 * 2**30
 """What Go's caches and the programs take at most together; measured 9.3 GB."""
@@ -66,7 +67,7 @@ def ensure_built(cache: Path, report: Report, products: Sequence[Product] = PROD
         raise LocalClusterError(obstacle)
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / "building"
-    with _only_builder(cache):
+    with only_one(cache / "build.lock", lambda text: report(BuildProgress("", text, 0.0, None)), "building"):
         missing = missing_products(cache, products)
         if not missing:
             return
@@ -84,7 +85,7 @@ def lack_of_room(cache: Path, products: Sequence[Product] = PRODUCTS) -> str | N
     if not missing_products(cache, products):
         return None
     existing = next(path for path in (cache, *cache.parents) if path.is_dir())
-    there = sum(path.stat().st_size for path in (cache / "building").rglob("*") if path.is_file())
+    there = _bytes_under(cache / "building")
     free = shutil.disk_usage(existing).free
     if free + there >= NEEDED_BYTES:
         return None
@@ -94,12 +95,14 @@ def lack_of_room(cache: Path, products: Sequence[Product] = PRODUCTS) -> str | N
     )
 
 
-@contextlib.contextmanager
-def _only_builder(cache: Path) -> Iterator[None]:
-    """Wait until nobody else builds."""
-    with (cache / "build.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _bytes_under(directory: Path) -> int:
+    """What lies there, while another build may be adding and deleting."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - a million times
+    return total
 
 
 # --- the clock -----------------------------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ def _toolchain(work: Path, clock: Clock) -> Path:
         with clock.downloading():
             _run(
                 [
-                    *find_uv(),
+                    *_uv(),
                     *("pip", "install", "--quiet", "--target", str(home), "--no-deps", "--require-hashes"),
                     *("--requirement", str(TOOLCHAIN_LOCK)),
                 ],
@@ -170,6 +173,13 @@ def _toolchain(work: Path, clock: Clock) -> Path:
                 tool.chmod(0o755)
         (home / "complete").touch()
     return go
+
+
+def _uv() -> list[str]:
+    try:
+        return find_uv()
+    except EmbeddedError as error:
+        raise LocalClusterError(str(error)) from error
 
 
 def _environment(work: Path) -> dict[str, str]:
@@ -289,6 +299,6 @@ def _in_use(program_path: Path) -> bool:
     """Whether a process runs it."""
     for link in Path("/proc").glob("[0-9]*/exe"):
         with contextlib.suppress(OSError):
-            if link.readlink() == program_path:
+            if link.readlink() == program_path.resolve():
                 return True
     return False

@@ -17,7 +17,15 @@ INSIDE = Path("/run/radslo")
 NODE_ADDRESS = "10.98.0.1"
 
 # The kubelet sets these for the whole machine. It finds them set, in files of this mount namespace.
-SYSCTLS = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+SYSCTLS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+HIDDEN = ("/run", "/var/lib", "/var/log")
 
 
 def main() -> None:
@@ -34,6 +42,8 @@ def main() -> None:
     _mount(state)
     _address()
     print("ready", flush=True)
+    if not sys.stdin.readline():
+        return  # whoever started us is gone, and nobody would ever find us
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -41,7 +51,7 @@ def main() -> None:
 
 
 def _mount(state: Path) -> None:
-    """Show the cluster's processes its own /run, /var/lib, /var/log, /proc and three sysctls.
+    """Show the cluster's processes its own /run, /var/lib, /var/log, /proc and six sysctls.
 
     First cut off from the machine, so that no mount gets out; then shared among the cluster's own processes, as the
     kubelet expects.
@@ -49,7 +59,7 @@ def _mount(state: Path) -> None:
     _run("mount", "--make-rprivate", "/")
     _run("mount", "--make-rshared", "/")
     _run("mount", "-t", "proc", "proc", "/proc")
-    for directory in ("/run", "/var/lib", "/var/log"):
+    for directory in HIDDEN:
         _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=512m", "radslo", directory)
     INSIDE.mkdir()
     _run("mount", "--bind", str(state), str(INSIDE))
@@ -57,7 +67,8 @@ def _mount(state: Path) -> None:
         shield = INSIDE / "sysctl" / name.replace("/", "-")
         shield.parent.mkdir(exist_ok=True)
         shield.write_text(f"{value}\n")
-        _run("mount", "--bind", str(shield), f"/proc/sys/{name}")
+        if Path(f"/proc/sys/{name}").exists():  # some kernels are built without keys
+            _run("mount", "--bind", str(shield), f"/proc/sys/{name}")
 
 
 def _address() -> None:

@@ -31,6 +31,14 @@ class Kubectl:
         """Whether an object's condition Available is true."""
         return self._has_condition("Available", what, namespace)
 
+    def is_rolled_out(self, deployment: str, namespace: str) -> bool:
+        """Whether all pods of a deployment are of its present form and available; old ones that still serve are not."""
+        found = self.read(f"deployment/{deployment}", namespace)
+        told = found["status"]
+        pods = told.get("replicas", 0)
+        seen: bool = told.get("observedGeneration", 0) >= found["metadata"]["generation"]
+        return seen and pods > 0 and told.get("updatedReplicas", 0) == told.get("availableReplicas", 0) == pods
+
     def read(self, what: str, namespace: str = "default") -> Any:  # noqa: ANN401 - JSON
         """Return an object, or a list of them, as JSON.
 

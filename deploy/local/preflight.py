@@ -19,16 +19,18 @@ _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRA
 _PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "mount": "mount"}
 _CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
 _NEEDED_MEMORY_BYTES: Final = 3 * 2**30
-"""1.2 GB of control plane, and pods of 150 MB."""
+"""1.2 GB of control plane, and four pods of less than half a GB."""
 
 
-def why_not() -> str | None:
-    """Why this machine cannot run a local cluster, or None."""
-    obstacle = _obstacle()
-    return obstacle and f"a local Kubernetes cluster cannot run here: {obstacle}; {_INSTEAD}"
+def why_not(*, starting: bool = True) -> str | None:
+    """Why this machine cannot run a local cluster, or None; one that runs already has its memory."""
+    obstacle = _nature() or _places() or (_memory() if starting else None)
+    if obstacle:
+        return f"a local Kubernetes cluster cannot run here: {obstacle}; {_INSTEAD}"
+    return lack_of_room(cache_directory())
 
 
-def _obstacle() -> str | None:
+def _nature() -> str | None:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return f"it needs Linux on x86_64, this is {platform.system()} on {platform.machine()}"
     if os.geteuid() != 0:
@@ -38,7 +40,7 @@ def _obstacle() -> str | None:
     for name, package in _PROGRAMS.items():
         if shutil.which(name) is None:
             return f"the program '{name}' is missing (apt-get install {package})"
-    return _kernel() or _places() or _memory() or lack_of_room(cache_directory())
+    return _kernel()
 
 
 def _lacking_capabilities() -> list[str]:
@@ -81,9 +83,21 @@ def _loadable(module: str) -> bool:
 
 def _places() -> str | None:
     for place, variable in ((cache_directory(), "RADSLO_CACHE_DIR"), (state_directory(), "RADSLO_STATE_DIR")):
-        if any(place.is_relative_to(hidden) for hidden in HIDDEN):
+        if any(place.resolve().is_relative_to(hidden.resolve()) for hidden in HIDDEN):
             return f"{place} is not seen from within the cluster; name another place with {variable}"
+    if _file_system(state_directory()) == "overlay":
+        return (
+            f"{state_directory()} lies on overlayfs, as in a container, which cannot hold the file systems of pods; "
+            "name another place with RADSLO_STATE_DIR"
+        )
     return None
+
+
+def _file_system(place: Path) -> str | None:
+    """The type of the file system that would hold it."""
+    mounts = {mount.mountpoint: mount.fstype for mount in psutil.disk_partitions(all=True)}
+    resolved = place.resolve()
+    return next((mounts[str(path)] for path in (resolved, *resolved.parents) if str(path) in mounts), None)
 
 
 def _memory() -> str | None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import psutil
 
 from deploy.image import cache_directory
 from deploy.local import LocalClusterError, processes
-from deploy.local.cluster import Cluster
+from deploy.local.cluster import Cluster, kept_profile
 from deploy.local.components import Component, components
-from deploy.local.go_build import program
 from deploy.local.health import Works
 from deploy.local.kubectl import Kubectl
-from deploy.local.tools import builds, versions
-
-_VERSION_OF: Final = {"registry": "docker-registry"}
-"""The program of a component, where it has another name; what `kube` contains has none of its own."""
+from deploy.local.network import inside, visitors
+from deploy.local.tools import builds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class ComponentStatus:
     """
 
     name: str
-    version: str
+    version: str | None
     pid: int | None
     since_s: float | None
     pss_bytes: int | None
@@ -62,25 +58,23 @@ class ClusterStatus:
 
 def status_of(cluster: Cluster) -> ClusterStatus:
     """Look at a cluster without changing anything."""
-    settings = cluster.directory / "settings.json"
-    profile = json.loads(settings.read_text())["hpa_profile"] if settings.is_file() else None
+    profile = kept_profile(cluster)
     if processes.holder(cluster) is None:
         return ClusterStatus(cluster.name, running=False, hpa_profile=profile)
     cache = cache_directory()
-    with processes.inside(cluster):
+    with inside(cluster):
         works = Works(cluster)
         found = [_component(cluster, each, works) for each in components(cluster, builds(cache), profile or "fast")]
-        objects = _objects(Kubectl(program(cache, "kubectl"), cluster.kubeconfig))
-    visitors = [f"{process.pid} {process.name()}" for process in processes.visitors(cluster)]
+        objects = _objects(Kubectl(cluster.directory / "tools/kubectl", cluster.kubeconfig))
+    there = [f"{visitor.process.pid} {visitor.name}" for visitor in visitors(cluster)]
     return ClusterStatus(cluster.name, running=True, hpa_profile=profile, components=found, objects=objects,
-                         visitors=visitors)  # fmt: skip
+                         visitors=there)  # fmt: skip
 
 
 def _component(cluster: Cluster, component: Component, works: Works) -> ComponentStatus:
     record = processes.record_of(cluster, component.name)
     process = processes.alive(record)
-    known = versions(cache_directory())
-    version = known.get(_VERSION_OF.get(component.name, component.name)) or known["kube"]
+    version = processes.read_record(record).get("version")
     if process is not None:
         with suppress(psutil.NoSuchProcess):
             since_s, pss_bytes = time.time() - process.create_time(), process.memory_full_info().pss
@@ -94,7 +88,7 @@ def _component(cluster: Cluster, component: Component, works: Works) -> Componen
 def _problem(cluster: Cluster, component: Component, works: Works) -> str | None:
     if not works(component):
         return f"runs but does not answer; see {cluster.log(component.name)}"
-    if processes.digest_of(processes.record_of(cluster, component.name)) != component.digest:
+    if processes.read_record(processes.record_of(cluster, component.name)).get("digest") != component.digest:
         return "runs as an earlier version of this project started it; 'radslo cluster up' renews it"
     return None
 

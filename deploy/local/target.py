@@ -8,8 +8,8 @@ from typing import Final
 from ruamel.yaml import YAML
 
 from deploy.local import LocalClusterError
-from deploy.local.cluster import Cluster
-from deploy.local.components import HPA_FLAGS, HpaProfile
+from deploy.local.cluster import Cluster, HpaProfile
+from deploy.local.components import HPA_FLAGS
 
 NAMESPACE: Final = "radstream"
 SELECTOR: Final = "app.kubernetes.io/name=triton"

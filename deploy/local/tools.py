@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from deploy import debian
 from deploy.local import LocalClusterError
 from deploy.local.go_build import program
 from deploy.local.products import PRODUCTS
+from deploy.lock import only_one
 
 PACKAGES: Final = ("containerd", "runc", "containernetworking-plugins", "docker-registry")
 _DIRECTORY: Final = "debian-1"
@@ -38,9 +38,7 @@ def ensure_fetched(cache: Path, say: Say) -> Path:
     tree = cache / _DIRECTORY
     if tree.is_dir():
         return tree
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "debian.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with only_one(cache / "debian.lock", say, "fetching the same"):
         if tree.is_dir():
             return tree
         work = cache / "fetching"
@@ -73,6 +71,13 @@ def versions(cache: Path) -> dict[str, str]:
     return {product.name: product.version for product in PRODUCTS} | {
         name: found[name].replace("%3a", ":") for name in PACKAGES if name in found
     }
+
+
+def component_versions(cache: Path) -> dict[str, str]:
+    """The version of each component; what the one binary of Kubernetes contains has that of Kubernetes."""
+    found = versions(cache)
+    kube = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+    return dict.fromkeys(kube, found["kube"]) | found | {"registry": found["docker-registry"]}
 
 
 def builds(cache: Path) -> dict[str, str]:

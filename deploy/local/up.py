@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -23,17 +21,18 @@ from deploy.image.pin import checked_tag
 from deploy.image.registry import push
 from deploy.local import LocalClusterError, cgroups, processes
 from deploy.local.certificates import write_certificates
-from deploy.local.cluster import Cluster, state_directory
-from deploy.local.components import REGISTRY, Component, HpaProfile, components
+from deploy.local.cluster import Cluster, HpaProfile, kept_profile
+from deploy.local.components import CONFIG, REGISTRY, Component, components
 from deploy.local.go_build import Report, ensure_built, program
 from deploy.local.health import Works
 from deploy.local.kubectl import Kubectl
+from deploy.local.network import inside
 from deploy.local.preflight import why_not
 from deploy.local.target import NAMESPACE, write_target
-from deploy.local.tools import builds, ensure_fetched, libraries, link_tools
+from deploy.local.tools import builds, component_versions, ensure_fetched, libraries, link_tools
+from deploy.lock import only_one
 
 OVERLAY: Final = Path(__file__).parents[1] / "kubernetes/overlays/local"
-_CONFIG: Final = Path(__file__).with_name("config")
 _OBJECTS: Final = Path(__file__).with_name("objects")
 _PATH: Final = "/run/radslo/tools:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.1
@@ -49,39 +48,26 @@ def ensure_up(cluster: Cluster, say: Say, report: Report, profile: HpaProfile | 
     Raises:
         LocalClusterError: this machine cannot run it, or a part does not come up; the message names its log.
     """
-    image = ensure_programs(say, report)
-    with only_one(cluster):
-        _Rise(cluster, cache_directory(), image, _profile(cluster, profile), say).run()
+    checked_tag("local")
+    image = ensure_programs(say, report, starting=processes.holder(cluster) is None)
+    cluster.require_own()
+    with only_one(cluster.lock, say, f"bringing cluster {cluster.name} up or down"):
+        _Rise(cluster, cache_directory(), image, profile or kept_profile(cluster) or "fast", say).run()
 
 
-def ensure_programs(say: Say, report: Report) -> Path:
+def ensure_programs(say: Say, report: Report, *, starting: bool = False) -> Path:
     """Build and fetch what is not in the cache; return the ensemble's image.
 
     Raises:
         LocalClusterError: this machine cannot run a cluster, or something cannot be had.
     """
-    obstacle = why_not()
+    obstacle = why_not(starting=starting)
     if obstacle:
         raise LocalClusterError(obstacle)
     cache = cache_directory()
     ensure_built(cache, report)
     ensure_fetched(cache, say)
     return ensure_image(cache, say)
-
-
-@contextmanager
-def only_one(cluster: Cluster) -> Iterator[None]:
-    """Wait until nobody else brings this cluster up or down."""
-    state_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state_directory() / f".{cluster.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _profile(cluster: Cluster, wanted: HpaProfile | None) -> HpaProfile:
-    settings = cluster.directory / "settings.json"
-    kept: HpaProfile | None = json.loads(settings.read_text())["hpa_profile"] if settings.is_file() else None
-    return wanted or kept or "fast"
 
 
 class _Rise:
@@ -91,12 +77,13 @@ class _Rise:
         self._cluster, self._cache, self._image, self._profile, self._say = cluster, cache, image, profile, say
         self._works = Works(cluster)
         self._running: dict[str, psutil.Process] = {}
+        self._versions = component_versions(cache)
         self._kubectl = Kubectl(program(cache, "kubectl"), cluster.kubeconfig)
         self._components = {each.name: each for each in components(cluster, builds(cache), profile)}
 
     def run(self) -> None:
         self._prepare()
-        with processes.inside(self._cluster):
+        with inside(self._cluster):
             self._start("etcd", "containerd")
             self._start("kube-apiserver")
             self._start("kube-controller-manager", "kube-scheduler", "registry", "coredns", "prometheus")
@@ -117,10 +104,11 @@ class _Rise:
         if processes.holder(self._cluster) is None:
             self._after_an_end()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._cluster.mark.touch()
         write_certificates(directory / "pki", directory / "kubeconfig")
-        shutil.copytree(_CONFIG, directory / "config", dirs_exist_ok=True)
+        shutil.copytree(CONFIG, directory / "config", dirs_exist_ok=True)
         link_tools(self._cache, directory / "tools")
-        (directory / "settings.json").write_text(json.dumps({"hpa_profile": self._profile}))
+        processes.write_whole(directory / "settings.json", json.dumps({"hpa_profile": self._profile}))
         cgroups.make(self._cluster.cgroup)
         if processes.holder(self._cluster) is None:
             self._say("making the namespaces")
@@ -148,7 +136,7 @@ class _Rise:
     def _ensure_started(self, component: Component) -> psutil.Process:
         record = processes.record_of(self._cluster, component.name)
         running = processes.alive(record)
-        if running and processes.digest_of(record) == component.digest:
+        if running and processes.read_record(record).get("digest") == component.digest:
             if self._works(component) or self._works_soon(component):
                 return running
             self._say(f"{component.name} does not answer; starting it again")
@@ -159,7 +147,8 @@ class _Rise:
         if component.name == "containerd":
             (self._cluster.directory / "containerd.sock").unlink(missing_ok=True)
         environment = {"PATH": _PATH, "HOME": "/run/radslo", **component.environment}
-        return processes.spawn(self._cluster, component.name, component.command, environment, component.digest)
+        told = {"digest": component.digest, "version": self._versions[component.name]}
+        return processes.spawn(self._cluster, component.name, component.command, environment, told)
 
     def _works_soon(self, component: Component) -> bool:
         """Give a component that runs a moment: it may be short of something else that was just started again."""
@@ -172,7 +161,7 @@ class _Rise:
 
     def _require_alive(self) -> None:
         for name, process in self._running.items():
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if processes.ended(process):
                 message = (
                     f"{name} has ended; {_last_words(self._cluster.log(name))}; if that is a state from before a power "
                     f"cut, clear it with: radslo cluster down --name {self._cluster.name}"
@@ -182,8 +171,11 @@ class _Rise:
     def _wait(self, what: str, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         self._say(f"waiting for {what}")
         deadline_s = time.monotonic() + timeout_s
-        while not holds():
+        while True:
+            # First: another process may be answering in its place.
             self._require_alive()
+            if holds():
+                return
             if time.monotonic() > deadline_s:
                 message = f"{what}: not within {timeout_s:g} s; see: radslo cluster status --name {self._cluster.name}"
                 raise LocalClusterError(f"waited in vain for {message}")
@@ -226,9 +218,7 @@ class _Rise:
         checked_tag("local")
         self._say("applying deploy/kubernetes/overlays/local")
         self._kubectl.apply_overlay(OVERLAY)
-        self._wait(
-            "the ensemble to be available", lambda: self._kubectl.is_available("deployment/triton", NAMESPACE), 180.0
-        )
+        self._wait("the ensemble to be available", lambda: self._kubectl.is_rolled_out("triton", NAMESPACE), 180.0)
         self._wait("the autoscaler to see its metrics", self._autoscaler_sees)
 
     def _autoscaler_sees(self) -> bool:

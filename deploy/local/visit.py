@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from deploy.local import LocalClusterError, forward, processes
+from deploy.local import forward, network, processes
 from deploy.local.cluster import LOAD_TARGET_VARIABLE, Cluster
 from deploy.local.tools import path_with
 
@@ -25,6 +25,8 @@ def environment(cluster: Cluster) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.lower() not in _MISLEADING}
     return kept | {
         "KUBECONFIG": str(cluster.kubeconfig),
+        # Else every cluster's would be in the user's one, under the same address.
+        "KUBECACHEDIR": str(cluster.directory / "kubectl-cache"),
         LOAD_TARGET_VARIABLE: str(cluster.target_file),
         "PATH": path_with(cluster.directory / "tools"),
     }
@@ -33,16 +35,14 @@ def environment(cluster: Cluster) -> dict[str, str]:
 def run_command(cluster: Cluster, command: Sequence[str], port: int, say: Say) -> int:
     """Run `command` inside until it ends; return its exit code, as a shell would for a signal.
 
+    A program that is not there is told by `nsenter`, with exit code 127.
+
     Raises:
-        LocalClusterError: the cluster does not run, or there is no such program.
+        LocalClusterError: the cluster does not run.
     """
-    inside = processes.command_inside(cluster, command)
+    inside = network.command_inside(cluster, command)
     with _shown(cluster, port, say):
-        try:
-            running = subprocess.Popen(inside, env=environment(cluster))
-        except OSError as error:
-            message = f"{command[0]} cannot be run: {error.strerror}"
-            raise LocalClusterError(message) from error
+        running = subprocess.Popen(inside, env=environment(cluster))
         with _passed_on(running):
             code = running.wait()
     return 128 - code if code < 0 else code
@@ -54,7 +54,7 @@ def go_on_inside(cluster: Cluster, command: Sequence[str]) -> NoReturn:
     Raises:
         LocalClusterError: the cluster does not run.
     """
-    inside = processes.command_inside(cluster, command)
+    inside = network.command_inside(cluster, command)
     os.execvpe(inside[0], inside, environment(cluster))
 
 
@@ -79,18 +79,18 @@ def _shown(cluster: Cluster, port: int, say: Say) -> Iterator[None]:
         yield
         return
     listener = forward.listen(port)
-    first = processes.holder(cluster)
-    if listener is None or first is None:
+    first = processes.require_holder(cluster)
+    if listener is None:
         say(f"port {port} of this machine is taken, so a web UI in there is not shown here; --port names another")
         yield
         return
-    network = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)
+    inside = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)
     forwarder = subprocess.Popen(
-        [sys.executable, "-m", "deploy.local.forward", str(listener.fileno()), str(network), str(port)],
-        stdin=subprocess.PIPE, pass_fds=(listener.fileno(), network), start_new_session=True,
+        [sys.executable, "-P", "-m", "deploy.local.forward", str(listener.fileno()), str(inside), str(port)],
+        stdin=subprocess.PIPE, pass_fds=(listener.fileno(), inside), start_new_session=True,
     )  # fmt: skip
     listener.close()
-    os.close(network)
+    os.close(inside)
     try:
         yield
     finally:

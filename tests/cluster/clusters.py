@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from deploy.local import holder as holder_program
 from deploy.local.cluster import Cluster, state_directory
 from deploy.local.processes import holder
 
@@ -22,7 +23,7 @@ NAME = "local"
 """As users have it, so that `--target local` finds it; its directory is the tests' own."""
 NAMESPACE = "radstream"
 CGROUPS = Path("/sys/fs/cgroup")
-SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+SYSCTLS = (*holder_program.SYSCTLS, "net/ipv4/ip_forward")
 
 
 def radslo(*arguments: str, check: bool = True, timeout_s: float = 280.0, **environment: str) -> str:
@@ -115,7 +116,7 @@ def look_at_machine(name: str) -> Machine:
             for pattern in (Cluster(name).cgroup, "kubepods*")
             for path in [*CGROUPS.glob(pattern), *CGROUPS.glob(f"*/{pattern}")]
         ),
-        sysctls=tuple(Path("/proc/sys", name).read_text() for name in SYSCTLS),
+        sysctls=tuple(path.read_text() for name in SYSCTLS if (path := Path("/proc/sys", name)).exists()),
         directories=frozenset(str(path) for path in _places() if path.exists()),
     )
 
@@ -152,6 +153,7 @@ def _namespaces(processes: Iterable[psutil.Process]) -> set[str]:
 def _places() -> list[Path]:
     names = (
         "/run/radslo /run/containerd /run/containerd-state /run/netns /run/runc /var/lib/kubelet /var/lib/cni "
-        "/var/lib/containerd /var/log/pods /var/log/containers /etc/cni /opt/cni"
+        "/var/lib/containerd /var/log/pods /var/log/containers /etc/cni /opt/cni /usr/libexec/kubernetes "
+        "/root/.kube/cache/discovery/127.0.0.1_26443"
     )
     return [*map(Path, names.split()), state_directory(), *state_directory().glob("*"), *state_directory().glob(".*")]

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.cluster import Cluster
 from deploy.local.preflight import why_not
-from tests.cluster.clusters import NAME, gone_at_the_end, up
+from tests.cluster.clusters import NAME, gone_at_the_end, look_at_machine, up
 from tests.integration.runs import end_all
 
 HERE = Path(__file__).parent
@@ -39,6 +39,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running cluster; a user's own of the same name stays out of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADSLO_STATE_DIR", str(tmp_path_factory.mktemp("state") / "clusters"))
+        before = look_at_machine(NAME)
         with gone_at_the_end(NAME):
             up(NAME)
             yield Cluster(NAME)
+        # What all the tests did in between included; what a second cluster alone would leave could be there before.
+        assert look_at_machine(NAME) == before

@@ -89,7 +89,7 @@ def test_without_room_one_sentence_says_how_much_is_needed(tmp_path: Path) -> No
     script = f'mount -t tmpfs -o size=64m none {small} && exec "$0" cluster build'
     told = build("unshare", "--mount", "sh", "-c", script, RADSLO_CACHE_DIR=str(small))
     assert told.returncode == 2
-    assert f"error: {small} has 0.1 GB free" in told.stderr
+    assert f"{small} has 0.1 GB free" in told.stderr
     assert "RADSLO_CACHE_DIR" in told.stderr
 
 

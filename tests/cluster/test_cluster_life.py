@@ -10,7 +10,8 @@ import subprocess
 import psutil
 import pytest
 
-from deploy.local.cluster import Cluster, state_directory
+from deploy.local import processes
+from deploy.local.cluster import Cluster, known_clusters, state_directory
 from tests.cluster.clusters import (
     RADSLO,
     down,
@@ -101,16 +102,31 @@ def test_down_names_what_others_still_run_in_the_network_and_leaves_it_alone(clu
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_stale_directory_of_something_else_is_made_good() -> None:
-    """As a crash of the first `up` may leave it: processes recorded whose numbers others have now."""
-    name = "stale"
-    directory = Cluster(name).directory
-    (directory / "processes").mkdir(parents=True)
-    (directory / "holder.json").write_text(json.dumps({"pid": os.getpid(), "created_at": 1.0}))
-    (directory / "processes/etcd.json").write_text("{")
-    assert status(name)["running"] is False
-    down(name)
-    assert not directory.exists()
+def test_what_is_no_clusters_is_neither_used_nor_deleted() -> None:
+    """As when RADSLO_STATE_DIR names a directory that holds other things."""
+    precious = Cluster("precious").directory / "photo"
+    precious.parent.mkdir()
+    precious.write_text("x")
+    for verb in ("up", "down"):
+        assert "is no cluster's" in radslo("cluster", verb, "--name", "precious", check=False)
+    assert precious.read_text() == "x"
+    assert "precious" not in [known.name for known in known_clusters()]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_record_of_a_process_that_is_another_one_now_is_not_believed() -> None:
+    """After a crash numbers are given again: what is killed by number alone may be anybody."""
+    stale = Cluster("stale")
+    stale.directory.mkdir()
+    stale.mark.touch()
+    record = processes.holder_record(stale)
+    record.write_text(json.dumps({"pid": os.getpid(), "identity": "another boot 123"}))
+    assert processes.holder(stale) is None
+    record.write_text("{")
+    assert processes.holder(stale) is None
+    assert status(stale.name)["running"] is False
+    down(stale.name)
+    assert not stale.directory.exists()
 
 
 @pytest.mark.parametrize("name", ["", "A", "-x", "a" * 21, "../x"])

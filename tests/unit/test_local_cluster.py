@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local import LocalClusterError, forward
-from deploy.local.cluster import Cluster
-from deploy.local.components import Component, HpaProfile, components
+from deploy.local.cluster import Cluster, HpaProfile
+from deploy.local.components import Component, components
 from deploy.local.go_build import BuildProgress, Clock
 from deploy.local.products import Product
 from deploy.local.target import capacity_per_s, write_target

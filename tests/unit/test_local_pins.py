@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from deploy.local import holder
-from deploy.local.cluster import INSIDE, NODE_ADDRESS
+from deploy.local.cluster import HIDDEN, INSIDE, LOAD_TARGET_VARIABLE, NODE_ADDRESS
 from deploy.local.products import (
     COREDNS_VERSION,
     KUBERNETES_VERSION,
@@ -18,6 +18,7 @@ from deploy.local.products import (
     TOOLCHAIN_LOCK,
     Product,
 )
+from loadtests.target import LOCAL_TARGET_VARIABLE
 
 KUBE = next(product for product in PRODUCTS if product.name == "kube")
 
@@ -71,3 +72,5 @@ def test_the_first_process_and_the_commands_agree_on_places() -> None:
     """`holder` is run by its path and can import nothing of ours, so it repeats them."""
     assert holder.INSIDE == INSIDE
     assert holder.NODE_ADDRESS == NODE_ADDRESS
+    assert set(holder.HIDDEN) < {str(path) for path in HIDDEN}
+    assert LOAD_TARGET_VARIABLE == LOCAL_TARGET_VARIABLE

@@ -1,5 +1,5 @@
 // Command coredns is CoreDNS with the plugins that a cluster without a route out can use: the names of its services,
-// health and errors. The forty others would cost a minute of compiling.
+// and errors. The forty others would cost a minute of compiling.
 package main
 
 import (
@@ -7,10 +7,7 @@ import (
 
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/loadbalance"
-	_ "github.com/coredns/coredns/plugin/ready"
 )
 
 func main() {
