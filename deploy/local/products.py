@@ -11,6 +11,8 @@ MODULES: Final = Path(__file__).with_name("go")
 TOOLCHAIN_LOCK: Final = MODULES / "toolchain.lock"
 
 KUBERNETES_VERSION: Final = "v1.36.4"
+ETCD_VERSION: Final = "v3.6.14"
+"""Linked into `kube`."""
 KEDA_VERSION: Final = "v2.20.2"
 PROMETHEUS_VERSION: Final = "v0.316.0"
 COREDNS_VERSION: Final = "v1.12.4"

@@ -11,7 +11,7 @@ from typing import Final
 from deploy import debian
 from deploy.local import LocalClusterError
 from deploy.local.go_build import program
-from deploy.local.products import PRODUCTS
+from deploy.local.products import ETCD_VERSION, PRODUCTS
 from deploy.lock import only_one
 
 PACKAGES: Final = ("containerd", "runc", "containernetworking-plugins", "docker-registry")
@@ -76,8 +76,9 @@ def versions(cache: Path) -> dict[str, str]:
 def component_versions(cache: Path) -> dict[str, str]:
     """The version of each component; what the one binary of Kubernetes contains has that of Kubernetes."""
     found = versions(cache)
-    kube = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-    return dict.fromkeys(kube, found["kube"]) | found | {"registry": found["docker-registry"]}
+    kube = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+    named = {"etcd": ETCD_VERSION, "registry": found["docker-registry"]}
+    return dict.fromkeys(kube, found["kube"]) | found | named
 
 
 def builds(cache: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from deploy.local import holder
 from deploy.local.cluster import HIDDEN, INSIDE, LOAD_TARGET_VARIABLE, NODE_ADDRESS
 from deploy.local.products import (
     COREDNS_VERSION,
+    ETCD_VERSION,
     KUBERNETES_VERSION,
     MODULES,
     PRODUCTS,
@@ -27,6 +28,7 @@ KUBE = next(product for product in PRODUCTS if product.name == "kube")
     ("module", "path", "version"),
     [
         ("kube", "k8s.io/kubernetes", KUBERNETES_VERSION),
+        ("kube", "go.etcd.io/etcd/server/v3", ETCD_VERSION),
         ("coredns", "github.com/coredns/coredns", COREDNS_VERSION),
         ("prometheus", "github.com/prometheus/prometheus", PROMETHEUS_VERSION),
     ],
