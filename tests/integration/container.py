@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from deploy.embedded.ports import choose_free
 
 _READY_S = 120.0
@@ -105,5 +107,11 @@ def container(root: Path, log: Path, *command: str) -> Iterator[Container]:
     try:
         yield Container(process, address, grpc, http, log)
     finally:
-        process.kill()  # its child dies with it, and the namespace with its first process
-        process.wait()
+        if process.poll() is None:
+            # Not by --kill-child alone: the kernel forgets that wish when chroot changes the user.
+            firsts = psutil.Process(process.pid).children()
+            for first in firsts:
+                first.kill()  # and the namespace with its first process
+            process.kill()
+            process.wait()
+            assert psutil.wait_procs(firsts, 30)[1] == []
