@@ -12,10 +12,11 @@ help:  ## this list
 demo: setup  ## set everything up, run the main job, print the verdict and the path of its report
 	@$(RUN)/radslo demo
 
-# Most tests wait for servers and pods: two at a time. The cluster's have to build Kubernetes once, for which no test waits.
+# Most tests wait for servers and pods: two at a time, the cluster's first, as one process needs the longest for them.
+# Kubernetes is built before, so that no test waits for that.
 test: setup lint  ## set everything up, run all checks and all tests
 	@$(RUN)/radslo cluster build --if-possible
-	@$(RUN)/pytest -n 2 --dist loadfile
+	@$(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 setup: $(VENV)/.installed  ## install the project and the embedded Triton server, once
 	@$(RUN)/python -m deploy.embedded.install
