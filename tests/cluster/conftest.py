@@ -38,7 +38,7 @@ def no_run_outlives_its_test() -> Iterator[None]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running cluster; a user's own of the same name stays out of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RADSLO_STATE_DIR", str(tmp_path_factory.mktemp("state") / "clusters"))
+        patch.setenv("RADSLO_STATE_DIR", str(tmp_path_factory.mktemp("clusters")))
         before = look_at_machine(NAME)
         with gone_at_the_end(NAME):
             up(NAME)

@@ -56,10 +56,14 @@ def test_a_build_that_was_killed_goes_on_where_it_was_and_leaves_only_the_progra
 
 
 def test_ctrl_c_ends_a_build_with_a_sentence(tmp_path: Path) -> None:
-    """As a terminal does it: every process of the group is told."""
+    """As a terminal does it: every process of the group is told. Where tests run in the background, they ignore it."""
     environment = os.environ | {"RADSLO_CACHE_DIR": str(tmp_path / "cache")}
     with subprocess.Popen(
-        [RADSLO, "cluster", "build"], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ["env", "--default-signal=INT", RADSLO, "cluster", "build"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as building:
         assert building.stderr is not None
         assert "building Kubernetes" in building.stderr.readline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -111,6 +112,7 @@ def test_what_is_no_clusters_is_neither_used_nor_deleted() -> None:
         assert "is no cluster's" in radslo("cluster", verb, "--name", "precious", check=False)
     assert precious.read_text() == "x"
     assert "precious" not in [known.name for known in known_clusters()]
+    shutil.rmtree(precious.parent)
 
 
 @pytest.mark.usefixtures("cluster")
