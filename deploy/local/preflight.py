@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from deploy.local.go_build import lack_of_room
 
 _INSTEAD: Final = "use --target embedded (no root needed), or --target kubeconfig for a cluster that you have"
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
-_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "mount": "mount"}
+_PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
 _CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
 _NEEDED_MEMORY_BYTES: Final = 3 * 2**30
 """1.2 GB of control plane, and four pods of less than half a GB."""
@@ -40,7 +41,7 @@ def _nature() -> str | None:
     for name, package in _PROGRAMS.items():
         if shutil.which(name) is None:
             return f"the program '{name}' is missing (apt-get install {package})"
-    return _kernel()
+    return _kernel() or _refused()
 
 
 def _lacking_capabilities() -> list[str]:
@@ -69,6 +70,13 @@ def _kernel() -> str | None:
     if not os.access(cgroups, os.W_OK):
         return f"{cgroups} is read-only"
     return None
+
+
+def _refused() -> str | None:
+    """Whether something forbids in fact what the capabilities allow, as the rules of a container may."""
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "radslo", "/mnt"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"namespaces and mounts are refused ({tried.stderr.strip()})" if tried.returncode else None
 
 
 def _loadable(module: str) -> bool:
