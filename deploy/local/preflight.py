@@ -74,7 +74,7 @@ def _kernel() -> str | None:
 
 def _refused() -> str | None:
     """Whether something forbids in fact what the capabilities allow, as the rules of a container may."""
-    command = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "radslo", "/tmp"]
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "radslo", "/run"]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"namespaces and mounts are refused ({tried.stderr.strip()})" if tried.returncode else None
 
