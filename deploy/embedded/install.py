@@ -6,9 +6,7 @@ The environment is a directory named after the lock file's hash and the interpre
 when complete, so that it either exists as a whole or not at all, and an interrupted installation is simply done again.
 """
 
-import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import platform
@@ -16,11 +14,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.embedded import CHECKOUT, STATE_ROOT, EmbeddedError
+from deploy.lock import only_one
 
 LOCK_FILE = Path(__file__).with_name("requirements.lock")
 _NEEDED_BYTES = 700 * 2**20
@@ -68,7 +66,7 @@ def ensure_installed() -> ServerInstallation:
     _check_machine()
     libpython = _find_libpython()
     STATE_ROOT.mkdir(exist_ok=True)
-    with _only_installer():
+    with only_one(STATE_ROOT / "install.lock", _say, "installing tritonserver"):
         if not installation.directory.is_dir():
             for leftover in STATE_ROOT.glob("build-*"):
                 shutil.rmtree(leftover)
@@ -119,14 +117,6 @@ def _find_libpython() -> Path:
         raise EmbeddedError(message) from error
     mapped = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines())
     return next(Path(path) for path in mapped if path.endswith(name))
-
-
-@contextlib.contextmanager
-def _only_installer() -> Iterator[None]:
-    """Wait until no other process installs."""
-    with (STATE_ROOT / "install.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build(target: ServerInstallation, libpython: Path) -> Path:

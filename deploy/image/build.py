@@ -4,13 +4,11 @@ Each layer is made in a directory of its own, renamed when complete, and kept un
 build goes on after the last complete layer, and a changed model remakes the small layer only.
 """
 
-import contextlib
-import fcntl
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from deploy.embedded.install import find_uv
 from deploy.image import CHECKOUT, IMAGE_NAME, ImageError, Say, contents, layer
 from deploy.image.layer import Layer
 from deploy.image.layout import write_layout
+from deploy.lock import only_one
 
 _NEEDED_BYTES = 1500 * 2**20
 _PYTHON = f"python{contents.PYTHON}"
@@ -70,10 +69,12 @@ def ensure_image(cache: Path, say: Say, checkout: Path = CHECKOUT) -> Path:
     _check_machine()
     try:
         workshop.root.mkdir(parents=True, exist_ok=True)
-        with _only_builder(workshop):
+        with only_one(workshop.root / "build.lock", say, "making the image"):
+            shutil.rmtree(workshop.making, ignore_errors=True)  # of a build that was interrupted
             if not kept.is_dir():
                 _build(workshop, tag).rename(kept)
                 say(f"image {IMAGE_NAME}:{tag} is complete")
+            shutil.rmtree(workshop.making, ignore_errors=True)
     except OSError as error:
         message = f"the image cannot be made in {workshop.root}: {error}; free some space, or name another place"
         raise ImageError(message) from error
@@ -85,20 +86,6 @@ def _check_machine() -> None:
     if (system, machine) != ("Linux", "x86_64"):
         message = f"the local image is made on Linux x86_64 only, this is {system} {machine}; build the Dockerfile"
         raise ImageError(message)
-
-
-@contextlib.contextmanager
-def _only_builder(workshop: _Workshop) -> Iterator[None]:
-    """Wait until no other process builds, and remove what an interrupted one left."""
-    with (workshop.root / "build.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            workshop.say("waiting for another process that makes the image")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        shutil.rmtree(workshop.making, ignore_errors=True)
-        yield
-        shutil.rmtree(workshop.making, ignore_errors=True)
 
 
 def _build(workshop: _Workshop, tag: str) -> Path:

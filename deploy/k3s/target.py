@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.k3s.server import API_PORT, K3S_IMAGE
-from deploy.local.target import NAMESPACE, SELECTOR, capacity_per_s
+from deploy.local.target import target_document
 
 _INSIDE: Final = f"https://127.0.0.1:{API_PORT}"
 
@@ -16,23 +16,13 @@ def write_target(directory: Path, kubeconfig: str, api_port: int, grpc_port: int
     """Write the target file and, beside it, the kubeconfig as K3s has it, led to the published port."""
     (directory / "kubeconfig").touch(mode=0o600)
     (directory / "kubeconfig").write_text(kubeconfig.replace(_INSIDE, f"https://127.0.0.1:{api_port}"))
-    document = {
-        # The name is in the report: how requests get to the pods belongs to what was measured.
-        "name": f"{K3S_IMAGE} in Docker, HPA every 2 s, requests by a NodePort: kube-proxy chooses a pod for each "
-        "connection, anew every 10 s",
-        "grpc": f"127.0.0.1:{grpc_port}",
-        "emulated": True,
-        "device_times": device_times,
-        "capacity_per_s": capacity_per_s(device_times),
-        "kubernetes": {
-            "kubeconfig": "kubeconfig",
-            "namespace": NAMESPACE,
-            "selector": SELECTOR,
-            "metrics_port": 8002,
-            "gpu_metrics_port": 9400,
-            "through_api_server": True,
-        },
-    }
+    # In the report: how requests get to the pods belongs to what was measured.
+    name = (
+        f"{K3S_IMAGE} in Docker, HPA every 2 s, requests by a NodePort: kube-proxy chooses a pod for each connection, "
+        "anew every 10 s"
+    )
+    document = target_document(name, f"127.0.0.1:{grpc_port}", "kubeconfig", device_times)
+    document["kubernetes"]["through_api_server"] = True
     file = directory / "target.json"
     file.write_text(json.dumps(document, indent=2))
     return file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 
@@ -19,22 +19,31 @@ GRPC: Final = f"dns://127.0.0.1:5353/triton-headless.{NAMESPACE}.svc.cluster.loc
 def write_target(cluster: Cluster, profile: HpaProfile, device_times: str) -> None:
     """Write the target file; `device_times` are those that the pods run with, so their capacity is known."""
     seconds = "2 s" if HPA_FLAGS[profile] else "15 s"
-    document = {
-        "name": f"cluster {cluster.name} on this machine, HPA every {seconds}",
-        "grpc": GRPC,
+    name = f"cluster {cluster.name} on this machine, HPA every {seconds}"
+    with cluster.target_file.open("w") as file:
+        YAML().dump(target_document(name, GRPC, str(cluster.kubeconfig), device_times), file)
+
+
+def target_document(name: str, grpc: str, kubeconfig: str, device_times: str) -> dict[str, Any]:
+    """What a target file says of the stand-ins in a cluster, at the ports of `deploy/kubernetes/overlays/local`.
+
+    Raises:
+        LocalClusterError: these device times have no capacity known in advance.
+    """
+    return {
+        "name": name,
+        "grpc": grpc,
         "emulated": True,
         "device_times": device_times,
         "capacity_per_s": capacity_per_s(device_times),
         "kubernetes": {
-            "kubeconfig": str(cluster.kubeconfig),
+            "kubeconfig": kubeconfig,
             "namespace": NAMESPACE,
             "selector": SELECTOR,
             "metrics_port": 8002,
             "gpu_metrics_port": 9400,
         },
     }
-    with cluster.target_file.open("w") as file:
-        YAML().dump(document, file)
 
 
 def capacity_per_s(device_times: str) -> float:

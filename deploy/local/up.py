@@ -15,7 +15,6 @@ import psutil
 
 from deploy.image import IMAGE_NAME, cache_directory
 from deploy.image.build import ensure_image
-from deploy.image.contents import content_tag
 from deploy.image.pause import pause_archive
 from deploy.image.pin import checked_tag
 from deploy.image.registry import push
@@ -47,12 +46,13 @@ def ensure_up(cluster: Cluster, say: Say, report: Report, profile: HpaProfile | 
 
     Raises:
         LocalClusterError: this machine cannot run it, or a part does not come up; the message names its log.
+        ImageError: the overlay names another image than `triton/` makes now, or it cannot be made.
     """
-    checked_tag("local")
+    tag = checked_tag("local")
     image = ensure_programs(say, report, starting=processes.holder(cluster) is None)
     cluster.require_own()
     with only_one(cluster.lock, say, f"bringing cluster {cluster.name} up or down"):
-        _Rise(cluster, cache_directory(), image, profile or kept_profile(cluster) or "fast", say).run()
+        _Rise(cluster, cache_directory(), image, tag, profile or kept_profile(cluster) or "fast", say).run()
 
 
 def ensure_programs(say: Say, report: Report, *, starting: bool = False) -> Path:
@@ -73,8 +73,9 @@ def ensure_programs(say: Say, report: Report, *, starting: bool = False) -> Path
 class _Rise:
     """One `up`: from nothing, from ruins, or from a cluster that works."""
 
-    def __init__(self, cluster: Cluster, cache: Path, image: Path, profile: HpaProfile, say: Say) -> None:
-        self._cluster, self._cache, self._image, self._profile, self._say = cluster, cache, image, profile, say
+    def __init__(self, cluster: Cluster, cache: Path, image: Path, tag: str, profile: HpaProfile, say: Say) -> None:
+        self._cluster, self._cache, self._image, self._tag = cluster, cache, image, tag
+        self._profile, self._say = profile, say
         self._works = Works(cluster)
         self._running: dict[str, psutil.Process] = {}
         self._versions = component_versions(cache)
@@ -91,7 +92,7 @@ class _Rise:
             self._import_pause()
             self._start("kubelet")
             self._wait("the node to be Ready", lambda: self._kubectl.is_ready("node/node1"))
-            push(self._image, REGISTRY, IMAGE_NAME, content_tag(), self._say)
+            push(self._image, REGISTRY, IMAGE_NAME, self._tag, self._say)
             self._start_keda()
             self._deploy()
             deployment = self._kubectl.read("deployment/triton", NAMESPACE)
@@ -210,12 +211,7 @@ class _Rise:
         self._wait("KEDA's metrics", lambda: self._kubectl.is_available("apiservice/v1beta1.external.metrics.k8s.io"))
 
     def _deploy(self) -> None:
-        """Apply the overlay as it is.
-
-        Raises:
-            ImageError: it names another image than `triton/` makes now.
-        """
-        checked_tag("local")
+        """Apply the overlay as it is; that it names this checkout's image was seen at the start."""
         self._say("applying deploy/kubernetes/overlays/local")
         self._kubectl.apply_overlay(OVERLAY)
         self._wait("the ensemble to be available", lambda: self._kubectl.is_rolled_out("triton", NAMESPACE), 180.0)

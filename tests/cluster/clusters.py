@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ import psutil
 from deploy.local import holder as holder_program
 from deploy.local.cluster import Cluster, state_directory
 from deploy.local.processes import holder
+from tests.integration import runs
 
-RADSLO = str(Path(sys.executable).parent / "radslo")
+RADSLO = str(runs.BIN / "radslo")
 NAME = "local"
 """As users have it, so that `--target local` finds it; its directory is the tests' own."""
 NAMESPACE = "radstream"
@@ -26,12 +25,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 SYSCTLS = (*holder_program.SYSCTLS, "net/ipv4/ip_forward")
 
 
-def radslo(*arguments: str, check: bool = True, timeout_s: float = 280.0, **environment: str) -> str:
+def radslo(*arguments: str, check: bool = True, **environment: str) -> str:
     """The output of a command of ours; what it says on standard error comes first."""
-    result = subprocess.run(
-        [RADSLO, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False,
-        timeout=timeout_s,
-    )  # fmt: skip
+    result = runs.radslo(*arguments, **environment)
     told = result.stderr + result.stdout
     if check:
         assert result.returncode == 0, told
@@ -56,9 +52,7 @@ def gone_at_the_end(name: str) -> Iterator[None]:
 
 
 def status(name: str) -> dict[str, Any]:
-    result = subprocess.run(
-        [RADSLO, "cluster", "status", "--name", name, "--json"], capture_output=True, text=True, check=False
-    )
+    result = runs.radslo("cluster", "status", "--name", name, "--json")
     assert result.returncode in {0, 1}, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     return found
@@ -70,10 +64,7 @@ def pids(name: str) -> dict[str, int]:
 
 def inside(name: str, *command: str, check: bool = True, **environment: str) -> str:
     """The standard output of a command run by `radslo cluster exec`."""
-    result = subprocess.run(
-        [RADSLO, "cluster", "exec", "--name", name, "--port", "0", *command], env=os.environ | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = runs.radslo("cluster", "exec", "--name", name, "--port", "0", *command, **environment)
     if check:
         assert result.returncode == 0, result.stderr + result.stdout
     return result.stdout
